@@ -1,0 +1,93 @@
+"""Every metric once: name, kind, labels, help. Workers count in plain integers and report deltas under these names.
+
+Label values come from the configuration and the registry only (route, pool, backend, listener names) or from closed
+sets in this program (status, reason): never from a request. telemetry/totals.py caps them all the same.
+
+Names are those of GoGate's README where it has one. ``backend`` is the address as configured or registered; ``pool`` is
+added where one address may stand in several pools.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One metric: ``kind`` is counter, gauge or histogram."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+#: Upper bounds of the duration histograms, seconds (GoGate's, and 10 s for what is slower than its last).
+DURATION_BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
+
+_ALL = (
+    # --- requests (L7)
+    Metric("gogate_requests_total", "counter", ("pool", "backend", "status"),
+           "HTTP requests that a backend was asked, by outcome (success: an answer below 500; failure: anything else)."),
+    Metric("gogate_request_duration_seconds", "histogram", (),
+           "Seconds from a complete request head to the last byte of its answer."),
+    Metric("gogate_route_requests_total", "counter", ("route", "code"),
+           "HTTP requests by route and status code answered (route is empty when none matched)."),
+    Metric("gogate_local_responses_total", "counter", ("reason",),
+           "Answers that gogate gave itself, by reason code."),
+    Metric("gogate_http_requests_in_flight", "gauge", (), "HTTP requests being served now."),
+    Metric("gogate_request_retries_total", "counter", ("pool", "reason"),
+           "Requests and TCP connections that were tried again on another connection or backend."),
+    # --- connections and bytes
+    Metric("gogate_connections_total", "counter", ("listener",), "Client connections accepted."),
+    Metric("gogate_connections_active", "gauge", ("listener",), "Client connections open now."),
+    Metric("gogate_connections_refused_total", "counter", ("listener", "reason"),
+           "Client connections closed at once, by reason code."),
+    Metric("gogate_connection_duration_seconds", "histogram", (), "Seconds a TCP (L4) connection lasted."),
+    Metric("gogate_tcp_connections_total", "counter", ("route", "pool", "backend", "result"),
+           "L4 connections finished, by how they ended."),
+    Metric("gogate_backend_connects_total", "counter", ("pool", "backend", "result"),
+           "Connection attempts to backends, by result (ok, refused, timeout, error)."),
+    Metric("gogate_backend_connections_reused_total", "counter", ("pool", "backend"),
+           "Requests that went out on a kept upstream connection."),
+    Metric("gogate_backend_bytes_sent_total", "counter", ("pool", "backend"), "Bytes sent to backends."),
+    Metric("gogate_backend_bytes_received_total", "counter", ("pool", "backend"), "Bytes received from backends."),
+    Metric("gogate_backend_connections_active", "gauge", ("pool", "backend"),
+           "Requests and TCP connections a backend serves now."),
+    Metric("gogate_pool_hits_total", "counter", ("pool", "backend"),
+           "L4 connections that found a ready connection (tcpPool)."),
+    Metric("gogate_pool_misses_total", "counter", ("pool", "backend"),
+           "L4 connections that found none ready (tcpPool)."),
+    Metric("gogate_pool_size", "gauge", ("pool", "backend"), "Ready connections waiting (tcpPool)."),
+    # --- health, breaker, limiter
+    Metric("gogate_backend_healthy", "gauge", ("pool", "backend"),
+           "Whether probes call the backend healthy (1) or not (0)."),
+    Metric("gogate_backend_draining", "gauge", ("pool", "backend"),
+           "Whether the backend is being drained (1) or not (0)."),
+    Metric("gogate_health_transitions_total", "counter", ("pool", "backend", "to"), "Changes of a backend's health."),
+    Metric("gogate_health_probes_total", "counter", ("pool", "backend", "result"), "Active probes, by result."),
+    Metric("gogate_circuit_breaker_state", "gauge", ("pool", "backend"),
+           "Circuit breaker per backend: 0 closed, 1 open, 2 half-open."),
+    Metric("gogate_circuit_breaker_opened_total", "counter", ("pool", "backend"), "Times the circuit breaker opened."),
+    Metric("gogate_rate_limit_rejected_total", "counter", (), "Requests and connections refused by the rate limit."),
+    # --- registry
+    Metric("gogate_registry_services", "gauge", (), "Registered instances."),
+    Metric("gogate_registry_events_total", "counter", ("event",),
+           "Registry events: registered, updated, deregistered, expired."),
+    # --- the program
+    Metric("gogate_config_reloads_total", "counter", ("result",),
+           "Configurations loaded, by result; the first one counts."),
+    Metric("gogate_config_generation", "gauge", (), "Number of the snapshot that is served."),
+    Metric("gogate_worker_restarts_total", "counter", (), "Workers replaced because they died."),
+    Metric("gogate_workers", "gauge", (), "Workers serving now."),
+    Metric("gogate_event_loop_lag_seconds", "gauge", ("worker",),
+           "How late the last timer of the worker's event loop ran."),
+    Metric("gogate_log_lines_dropped_total", "counter", (), "Log lines dropped because the target was slow or failed."),
+    Metric("gogate_internal_errors_total", "counter", ("worker",),
+           "Unhandled exceptions; anything but 0 is a bug of gogate."),
+    Metric("gogate_arena_contention_total", "counter", (),
+           "Decisions taken locally because a shared lock was busy (settled with the next one that gets it)."),
+    Metric("gogate_uptime_seconds", "gauge", (), "Seconds since the supervisor started."),
+    Metric("gogate_build_info", "gauge", ("version",), "Always 1; the version is in the label."),
+)  # fmt: skip
+
+CATALOGUE: Final = {metric.name: metric for metric in _ALL}
