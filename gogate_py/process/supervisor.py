@@ -1,0 +1,300 @@
+"""Supervisor: the control plane's process. Starts everything in order, keeps it running, ends it in order.
+
+Start: configuration (done by the caller) → sockets → arena → control plane → zygote and workers → every worker has
+acknowledged the first snapshot → admin listener → ready. Whatever fails before that is one clear line and exit code 1.
+
+Stop (SECURITY.md F10): readiness 503 → drainDelay → stop accepting → finish what runs → cut at gracePeriod. A second
+signal: now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import resource
+import signal
+from typing import Final
+
+from gogate_py import __version__
+from gogate_py.arena import BREAKER_STATE, Arena
+from gogate_py.clock import monotonic
+from gogate_py.config.schema import Config
+from gogate_py.controlplane.admin_routes import WorkerView
+from gogate_py.controlplane.admin_server import AdminServers
+from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.publisher import Publisher
+from gogate_py.errors import StartError
+from gogate_py.messages import (
+    Applied,
+    CloseConnection,
+    Closed,
+    Connection,
+    Connections,
+    Counts,
+    Down,
+    Drain,
+    Drained,
+    ListConnections,
+    LogLines,
+    Unreachable,
+    Up,
+)
+from gogate_py.policy.circuit_breaker import STATE_NAMES
+from gogate_py.process.sockets import BoundListener, bind
+from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
+from gogate_py.telemetry.logs import LogWriter
+from gogate_py.telemetry.totals import Totals
+
+log = logging.getLogger("gogate.supervisor")
+
+#: How long the first snapshot may take to be acknowledged by every worker.
+START_TIMEOUT: Final = 20.0
+#: How long a worker may take to answer a question of the admin API.
+ANSWER_TIMEOUT: Final = 2.0
+#: Beyond gracePeriod: the time workers have to say goodbye.
+GOODBYE: Final = 3.0
+
+
+class Supervisor:
+    """The process's one object. ``run`` is its life."""
+
+    def __init__(self, config: Config, writer: LogWriter) -> None:
+        self.config = config
+        self.started = monotonic()
+        self._writer = writer
+        self._arena = Arena.create()
+        self._totals = Totals()
+        self._publisher = Publisher()
+        self._listeners: list[BoundListener] = []
+        self._admin_listeners: list[BoundListener] = []
+        self._control: Control
+        self._workers: Workers
+        self._admin: AdminServers
+        self._questions: dict[int, tuple[asyncio.Future[list[Connection] | bool], set[int], list[Connection]]] = {}
+        self._question_numbers = itertools.count(1)
+        self._all_serving = asyncio.Event()
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+
+    async def run(self) -> int:
+        """Start, serve until a signal, stop; → exit code."""
+        _raise_descriptor_limit()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+        server = self.config.server
+        count = server.workers or usable_cpus()
+        try:
+            await self._bind(count)
+            await self._start(count)
+        except BaseException:
+            for listener in (*self._listeners, *self._admin_listeners):
+                listener.close()
+            raise
+        log.info(
+            "gogate is ready",
+            extra={
+                "version": __version__,
+                "pid": os.getpid(),
+                "workers": count,
+                "listeners": describe(self._listeners),
+                "admin": describe(self._admin_listeners),
+                "start_ms": round((monotonic() - self.started) * 1000),
+            },
+        )
+        return await self._serve()
+
+    # --- start
+
+    async def _bind(self, count: int) -> None:
+        """Every socket there will be, before anything runs. One address that is taken ends the start."""
+        server = self.config.server
+        for route in self.config.effective_routes():
+            if route.type == "tcp":
+                self._listeners.append(await bind(f"tcp:{route.name}", route.listen_addr, count))
+        if server.http_listen_addr:
+            self._listeners.append(await bind("http:default", server.http_listen_addr, count))
+        if server.admin.enabled:
+            self._admin_listeners.append(await bind("admin", server.admin.listen_addr, 1))
+        if server.metrics.enabled and server.metrics.listen_addr:
+            self._admin_listeners.append(await bind("metrics", server.metrics.listen_addr, 1))
+        if server.registry.enabled and server.registry.listen_addr:
+            self._admin_listeners.append(await bind("registry", server.registry.listen_addr, 1))
+
+    async def _start(self, count: int) -> None:
+        self._control = Control(
+            self.config,
+            publisher=self._publisher,
+            workers=count,
+            own_addresses=[listener.address for listener in (*self._listeners, *self._admin_listeners)],
+            reset_row=self._arena.reset_backend,
+            count=self._totals.count,
+        )
+        await self._control.start()
+        self._totals.count("gogate_config_reloads_total", ("success",))
+        self._workers = Workers(
+            self._arena, count, self._listeners, self._worker_up, self._worker_down, self._worker_says
+        )
+        self._workers.start()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._all_serving.wait()
+        except TimeoutError:
+            await self._workers.stop(Drain(0.0, 0.0), 1.0)
+            raise StartError("the workers did not start in time; their errors are in the log above") from None
+        sockets = {listener.id: listener.sockets[0] for listener in self._admin_listeners}
+        self._admin = AdminServers(self._control, self, self._totals, sockets)
+        await self._admin.start()
+        self._control.starting = False
+
+    # --- serve and stop
+
+    async def _serve(self) -> int:
+        while True:
+            number = await self._signals.get()
+            if number == signal.SIGHUP:
+                log.warning("reloading the configuration is not supported yet; restart gogate to apply changes")
+                continue
+            break
+        log.info("draining", extra={"signal": signal.Signals(number).name})
+        stopping = asyncio.create_task(self._stop())
+        while not stopping.done():
+            again = asyncio.create_task(self._signals.get())
+            await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
+            if again.done() and again.result() != signal.SIGHUP:
+                log.warning("second signal: ending now")
+                self._workers.kill()
+                stopping.cancel()
+                break
+            again.cancel()
+        await asyncio.wait((stopping,))
+        log.info("stopped")
+        return 0
+
+    async def _stop(self) -> None:
+        shutdown = self.config.server.shutdown
+        self._control.draining = True
+        if shutdown.drain_delay:
+            await asyncio.sleep(shutdown.drain_delay)
+        # Ours first: from now on only the workers hold the sockets, and they empty the accept queues before they close
+        # them.
+        for listener in self._listeners:
+            listener.close()
+        clean = await self._workers.stop(
+            Drain(shutdown.grace_period, shutdown.drain_idle), shutdown.grace_period + GOODBYE
+        )
+        if not clean:
+            log.warning("workers had to be killed after the grace period")
+        await self._admin.stop(1.0)
+        await self._control.stop()
+
+    # --- workers
+
+    def _worker_up(self, slot: Slot) -> None:
+        self._publisher.join(slot)
+
+    def _worker_down(self, slot: Slot) -> None:
+        self._publisher.leave(slot)
+        self._arena.clear_slot(slot.slot, self._control.rows_in_use())
+        self._totals.forget_gauges(slot.slot)
+        if not self._workers.stopping:
+            self._totals.count("gogate_worker_restarts_total", ())
+        for number, (future, waiting, found) in list(self._questions.items()):
+            self._answered(number, future, waiting, found, slot.slot)
+
+    def _worker_says(self, slot: Slot, message: Up) -> None:
+        match message:
+            case Counts():
+                self._totals.add(slot.slot, message)
+            case LogLines():
+                (self._writer.access if message.access else self._writer.own)(message.lines, message.count)
+            case Applied():
+                if slot.state == "starting":
+                    slot.state = "serving"
+                    if all(one.state == "serving" for one in self._workers.slots):
+                        self._all_serving.set()
+                self._publisher.acknowledged_by(slot, message.generation)
+            case Unreachable():
+                self._control.unreachable(message.row, message.error)
+            case Connections() | Closed():
+                question = self._questions.get(message.question)
+                if question is not None:
+                    future, waiting, found = question
+                    if isinstance(message, Connections):
+                        found.extend(message.connections)
+                    elif message.found and not future.done():
+                        future.set_result(True)
+                    self._answered(message.question, future, waiting, found, slot.slot)
+            case Drained():
+                log.info("worker drained", extra={"slot": slot.slot, "cut": message.cut})
+
+    def _answered(
+        self,
+        number: int,
+        future: asyncio.Future[list[Connection] | bool],
+        waiting: set[int],
+        found: list[Connection],
+        slot: int,
+    ) -> None:
+        waiting.discard(slot)
+        if not waiting:
+            self._questions.pop(number, None)
+            if not future.done():
+                future.set_result(found)
+
+    async def _ask(self, make: type[ListConnections] | type[CloseConnection], *args: str) -> list[Connection] | bool:
+        """Ask every worker that serves; a worker that does not answer in time is left out."""
+        number = next(self._question_numbers)
+        message: Down = make(number, *args)
+        asked = {slot.slot for slot in self._workers.slots if slot.channel is not None}
+        found: list[Connection] = []
+        if not asked:
+            return found
+        future: asyncio.Future[list[Connection] | bool] = asyncio.get_running_loop().create_future()
+        self._questions[number] = (future, asked, found)
+        for slot in self._workers.slots:
+            slot.send(message)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await future
+        except TimeoutError:
+            return found
+        finally:
+            self._questions.pop(number, None)
+
+    # --- what the admin API asks (controlplane.admin_routes.Supervision)
+
+    def workers(self) -> list[WorkerView]:
+        """The state of every slot."""
+        now = monotonic()
+        return [
+            WorkerView(slot.slot, slot.pid, slot.state, round(now - slot.started, 3), slot.restarts)
+            for slot in self._workers.slots
+        ]
+
+    async def connections(self) -> list[Connection]:
+        """Every live L4 connection."""
+        found = await self._ask(ListConnections)
+        return found if isinstance(found, list) else []
+
+    async def close_connection(self, connection_id: str) -> bool:
+        """Cut one L4 connection; → whether it was there."""
+        return await self._ask(CloseConnection, connection_id) is True
+
+    def backend_live(self, row: int) -> tuple[int, str]:
+        """Active count over all workers and breaker state, from the arena."""
+        arena = self._arena
+        state = arena.cells[arena.backend(row) + BREAKER_STATE]
+        return arena.active(row, len(self._workers.slots)), STATE_NAMES[state]
+
+    def log_lines_dropped(self) -> int:
+        """Lines the log writer dropped since the last call."""
+        return self._writer.take_dropped()
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the hard limit allows (SECURITY.md F11)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,23 @@
+"""Fixtures and rules for every test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # doubles.* from anywhere in the tests
+
+
+def need_program(name: str) -> str:
+    """The path of a real server or client, or a skip with its name; in CI a missing one is a failure."""
+    for folder in (None, "/usr/sbin:/usr/lib/postgresql/15/bin:/sbin"):
+        found = shutil.which(name, path=folder)
+        if found:
+            return found
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed, and in CI it must be")
+    pytest.skip(f"{name} is not installed")
