@@ -1,0 +1,53 @@
+"""``gogate -config FILE``: load, check, run. One clear line (or one per problem) and exit code 1 when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import click
+
+from gogate_py.config.loader import load_file
+from gogate_py.config.problems import Problem
+from gogate_py.errors import ConfigError, StartError
+from gogate_py.telemetry.logs import LogWriter, plain_stderr, set_up_supervisor
+
+
+@click.command()
+@click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
+def run(config: str) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C."""
+    sys.exit(run_gateway(config))
+
+
+def run_gateway(path: str) -> int:
+    """Run the gateway with a configuration file; → exit code."""
+    try:
+        config = load_file(path, os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            assert isinstance(problem, Problem)
+            plain_stderr(problem.render())
+        plain_stderr(f"gogate: {error}; nothing was started")
+        return 1
+    except StartError as error:
+        plain_stderr(f"gogate: {error}")
+        return 1
+    # The control plane is imported only for a configuration that is good.
+    import uvloop
+
+    from gogate_py.process.supervisor import Supervisor
+
+    logging_config = config.logging
+    writer = LogWriter(logging_config.access.path)
+    set_up_supervisor(writer, logging_config.level, logging_config.format, logging_config.add_source)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Supervisor(config, writer).run())
+    except StartError as error:
+        writer.close()
+        plain_stderr(f"gogate: {error}")
+        return 1
+    finally:
+        writer.close()

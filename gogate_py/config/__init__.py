@@ -1,0 +1,1 @@
+"""Configuration: YAML with positions → attrs classes → checks. It knows no processes, sockets or resolvers."""

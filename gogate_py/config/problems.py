@@ -1,0 +1,144 @@
+"""Problem: one thing that is wrong with a configuration, with the place where it is written; Findings collects them.
+
+Every problem of a file is reported at once. The reader and the checks add to the same Findings; a check asks it whether
+a value was read at all, so that one mistake does not bring others after it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import attrs
+
+Path = tuple[str | int, ...]
+# The line breaks of YAML: marks count all of these.
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_SHOWN_WIDTH = 150
+
+
+@attrs.frozen
+class Problem:
+    """One problem. Lines and columns count from 1; 0 when the value came from the environment ``variable``."""
+
+    file: str
+    line: int
+    column: int
+    key: str
+    message: str
+    source_line: str = ""
+    allowed: tuple[str, ...] = ()
+    suggestion: str = ""
+    variable: str = ""
+
+    def __str__(self) -> str:
+        place = self.variable or f"{self.file}:{self.line}:{self.column}"
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+    def render(self) -> str:
+        """The problem for people: place and message, the source line with a caret, what is allowed, what was meant."""
+        lines = [str(self)]
+        if self.source_line.strip():
+            text, column = _window(self.source_line, self.column)
+            # A tab stays one in the line of the caret: both lines are then as wide, whatever a tab is.
+            lines += ["    " + text, "    " + "".join("\t" if c == "\t" else " " for c in text[: column - 1]) + "^"]
+        if self.allowed:
+            lines.append("    allowed: " + ", ".join(self.allowed))
+        if self.suggestion:
+            lines.append(f"    did you mean {self.suggestion}?")
+        return "\n".join(lines)
+
+
+def _window(text: str, column: int) -> tuple[str, int]:
+    """A printable part of a line around a column, and the column in it."""
+    text = "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    start = max(0, column - 1 - _SHOWN_WIDTH * 2 // 3) if len(text) > _SHOWN_WIDTH else 0
+    return text[start : start + _SHOWN_WIDTH].rstrip(" "), column - start
+
+
+def show_path(path: Path) -> str:
+    """``("pools", "api", "backends", 0)`` → ``pools.api.backends[0]``."""
+    shown = ""
+    for part in path:
+        shown += f"[{part}]" if isinstance(part, int) else f".{part}" if shown else part
+    return shown
+
+
+@attrs.frozen
+class Place:
+    """Where a key and its value are written (lines and columns from 1), or the variable that overrides it."""
+
+    line: int
+    column: int
+    key_line: int
+    key_column: int
+    variable: str = ""
+
+
+class Findings:
+    """The problems of one file, and where every value of it is written. Lives while the file is read and checked."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.lines = _LINE_BREAK.split(text)
+        self._problems: list[Problem] = []
+        self._places: dict[Path, Place] = {}
+        self._spoiled: set[Path] = set()
+
+    def sorted_problems(self) -> list[Problem]:
+        """All problems in the order of the file, those of the environment first."""
+        return sorted(self._problems, key=lambda problem: (problem.line, problem.column))
+
+    def place(self, path: Path, place: Place) -> None:
+        """Remember where a value is written."""
+        self._places[path] = place
+
+    def given(self, path: Path) -> bool:
+        """Whether this key was written (or overridden), as opposed to having its default."""
+        return path in self._places
+
+    def line_of(self, path: Path) -> str:
+        """``line 7`` or the name of a variable: how one problem refers to another place."""
+        place = self._nearest(path)
+        return place.variable or f"line {place.key_line}"
+
+    def was_read(self, path: Path) -> bool:
+        """Whether the value itself could be read; what is inside it may have problems."""
+        return not any(path[:length] in self._spoiled for length in range(len(path) + 1))
+
+    def is_sound(self, path: Path) -> bool:
+        """Whether the value and everything inside it could be read."""
+        return self.was_read(path) and not any(spoiled[: len(path)] == path for spoiled in self._spoiled)
+
+    def spoil(self, path: Path) -> None:
+        """Remember that the value of ``path`` is not what was written."""
+        self._spoiled.add(path)
+
+    def add(
+        self, path: Path, message: str, allowed: tuple[str, ...] = (), suggestion: str = "",
+        at: Literal["key", "value"] = "value",
+    ) -> None:
+        """Report a problem with the value (or the key) of ``path``, at the nearest part of it that was written."""
+        place = self._nearest(path)
+        line, column = (place.key_line, place.key_column) if at == "key" else (place.line, place.column)
+        self._add(line, column, path, message, allowed, suggestion, place.variable)
+
+    def add_at(
+        self, line: int, column: int, path: Path, message: str, allowed: tuple[str, ...] = (), suggestion: str = ""
+    ) -> None:
+        """Report a problem at a place."""
+        self._add(line, column, path, message, allowed, suggestion, "")
+
+    def _add(
+        self, line: int, column: int, path: Path, message: str, allowed: tuple[str, ...], suggestion: str, variable: str
+    ) -> None:
+        source = self.lines[line - 1] if 0 < line <= len(self.lines) and not variable else ""
+        if variable:
+            line = column = 0
+        self._problems.append(
+            Problem(self.file, line, column, show_path(path), message, source, allowed, suggestion, variable))
+
+    def _nearest(self, path: Path) -> Place:
+        while path and path not in self._places:
+            path = path[:-1]
+        return self._places.get(path, Place(1, 1, 1, 1))

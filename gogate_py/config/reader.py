@@ -1,0 +1,294 @@
+"""Nodes → the classes of schema.py, by what settings.py tells of each field. Knows no particular setting but the two
+sections that may stand in two places (``logging`` and ``metrics``).
+
+Whatever is wrong goes into the findings, and reading goes on with the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import attrs
+import yaml
+
+from gogate_py.config.environment import expand, variable_name
+from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null
+from gogate_py.config.problems import Findings, Path, Place
+from gogate_py.config.schema import Config, Logging, Pool, Route, Server
+from gogate_py.config.settings import (
+    Group,
+    GroupList,
+    GroupMap,
+    ListOf,
+    NamedSetting,
+    known_keys,
+    known_later,
+    settings_of,
+)
+from gogate_py.config.values import BadValue, Kind, closest
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
+
+
+class Reader:
+    """Reads one file. ``environ`` is what values may refer to and what overrides scalars."""
+
+    def __init__(self, findings: Findings, environ: Mapping[str, str]) -> None:
+        self._findings = findings
+        self._environ = environ
+        self._entries = Entries(findings)
+
+    def read(self, root: yaml.Node) -> Config:
+        """The configuration of a whole document."""
+        entries = self._known(Config, self._mapping(root, (), Config), (), extra=("metrics",))
+        section = entries.get("server")
+        server_entries = self._mapping(section.value, ("server",), Server) if section else []
+        if section:
+            self._findings.place(("server",), section.place())
+        server_entries, logging = self._move(entries, server_entries)
+        server = self._group(Server, server_entries, ("server",), Server(), "GOGATE_SERVER")
+        pools: dict[str, Pool] = {}
+        routes: tuple[Route, ...] = ()
+        for named in settings_of(Config):
+            if named.attribute == "pools" and "pools" in entries:
+                pools = self._value(named, entries["pools"], ("pools",), {}, server, "")
+            elif named.attribute == "routes" and "routes" in entries:
+                routes = self._value(named, entries["routes"], ("routes",), (), server, "")
+        routes = tuple(route if route.name else attrs.evolve(route, name=f"route-{number}")
+                       for number, route in enumerate(routes, 1))
+        path = (logging.path or ("logging",)) if logging else ("logging",)
+        if logging:
+            self._findings.place(path, logging.place())
+        logging_entries = self._mapping(logging.value, path, Logging) if logging else []
+        return Config(server, pools, routes, self._group(Logging, logging_entries, path, Logging(), "GOGATE_LOGGING"))
+
+    def _move(self, top: dict[str, Entry], server: list[Entry]) -> tuple[list[Entry], Entry | None]:
+        """``metrics`` belongs to the server, ``logging`` to the top; each may stand in the other place, not in both."""
+        logging, metrics = top.get("logging"), top.get("metrics")
+        kept = []
+        for entry in server:
+            if entry.key == "logging":
+                moved = attrs.evolve(entry, path=("server", "logging"))
+                if logging:
+                    self._twice(moved, logging)
+                else:
+                    logging = moved
+            elif entry.key == "metrics" and metrics:
+                self._twice(attrs.evolve(entry, path=("server", "metrics")), metrics)
+            else:
+                kept.append(entry)
+        if metrics:
+            kept.append(attrs.evolve(metrics, path=("metrics",)))
+        return kept, logging
+
+    def _twice(self, entry: Entry, first: Entry) -> None:
+        place = entry.place()
+        also = f" as {first.key}" if first.key != entry.key else ""
+        self._findings.add_at(
+            place.key_line, place.key_column, entry.path, f"given already{also} in line {first.place().key_line}")
+
+    # --- mappings
+
+    def _mapping(self, node: yaml.Node, path: Path, cls: type[attrs.AttrsInstance]) -> list[Entry]:
+        """The entries of a mapping node; none, and a problem, when it is something else. Empty is an empty mapping."""
+        if isinstance(node, yaml.MappingNode) and not has_foreign_tag(node):
+            return self._entries.of(node, path)
+        if not is_null(node):
+            keys = tuple(named.key for named in settings_of(cls))
+            self._bad(node, path, f"expected a mapping, not {_name_of(node)}", allowed=keys)
+        return []
+
+    def _known(
+        self, cls: type[attrs.AttrsInstance], entries: list[Entry], path: Path, extra: tuple[str, ...] = ()
+    ) -> dict[str, Entry]:
+        """Attribute → entry for the keys of a class; every other key is a problem. ``extra`` keys are let through."""
+        known, later = known_keys(cls), known_later(cls)
+        found: dict[str, Entry] = {}
+        for entry in entries:
+            named = known.get(entry.key)
+            name = named.attribute if named else entry.key if entry.key in extra else ""
+            if name in found:
+                key_path = (*path, named.key if named else entry.key)
+                self._twice(attrs.evolve(entry, path=key_path), found[name])
+            elif name:
+                found[name] = entry
+            else:
+                key_path = (*path, entry.key)
+                self._findings.spoil(key_path)
+                place = entry.place()
+                if entry.key in later:
+                    self._findings.add_at(place.key_line, place.key_column, key_path, "is not supported yet")
+                    continue
+                keys = tuple(named.key for named in settings_of(cls)) + extra
+                meant = closest(entry.key, (*known, *extra))
+                meant = known[meant].key if meant in known else meant
+                if meant:
+                    self._findings.spoil((*path, meant))  # it only seems to be missing
+                self._findings.add_at(place.key_line, place.key_column, key_path, "unknown key", keys, meant)
+        return found
+
+    def _group(
+        self, cls: type[T], entries: list[Entry], path: Path, fallback: attrs.AttrsInstance | None, prefix: str,
+        **more: Any,
+    ) -> T:
+        """An instance of ``cls``.
+
+        Keys left out take ``fallback``'s value: all of them if it is of the same class, else the inherited ones.
+        ``prefix`` begins the variables that override its scalars; "" for none.
+        """
+        found = self._known(cls, entries, path)
+        values = dict(more)
+        for named in settings_of(cls):
+            entry = found.get(named.attribute)
+            key_path = (entry.path if entry else ()) or (*path, named.key)
+            if named.setting.required and entry is None and self._findings.is_sound(path):
+                self._findings.spoil(key_path)
+                self._findings.add(path, f"{named.key} is required")
+            inherited = fallback is not None and (named.setting.inherits or isinstance(fallback, cls))
+            default = getattr(fallback, named.attribute) if inherited else named.make_default()
+            variable = variable_name(prefix, named.attribute) if prefix else ""
+            values[named.attribute] = self._value(named, entry, key_path, default, fallback, variable)
+        return cls(**values)
+
+    def _value(
+        self, named: NamedSetting, entry: Entry | None, path: Path, default: Any, fallback: attrs.AttrsInstance | None,
+        variable: str,
+    ) -> Any:
+        """The value of one setting: overridden by the environment, else as written, else its default."""
+        shape = named.setting.shape
+        if entry is not None:
+            self._findings.place(path, entry.place())
+        if isinstance(shape, Group):
+            if entry is None and not variable:
+                return default
+            if entry is not None and named.setting.later_form and isinstance(entry.value, yaml.SequenceNode):
+                self._bad(entry.value, path, f"{named.setting.later_form} is not supported yet")
+                return default
+            entries = self._mapping(entry.value, path, shape.cls) if entry else []
+            return self._group(shape.cls, entries, path, default, variable)
+        if isinstance(shape, Kind):
+            if variable and variable in self._environ:
+                self._findings.place(path, Place(0, 0, 0, 0, variable))
+                return self._parse(shape, self._environ[variable], False, path, default)
+            if entry is None:
+                return default
+            if named.setting.later_form and not isinstance(entry.value, yaml.ScalarNode):
+                self._bad(entry.value, path, f"{named.setting.later_form} is not supported yet")
+                return default
+            return self._scalar(shape, entry.value, path, default)
+        if entry is None:
+            return default
+        if isinstance(shape, GroupMap):
+            return self._group_map(shape, entry.value, path, fallback)
+        items = self._items(entry.value, path)
+        if isinstance(shape, ListOf):
+            return self._scalars(shape, items, path)
+        return tuple(self._item(shape, node, (*path, number), fallback) for number, node in enumerate(items))
+
+    # --- lists and maps
+
+    def _items(self, node: yaml.Node, path: Path) -> list[yaml.Node]:
+        """The items of a list; an empty value is an empty list."""
+        if isinstance(node, yaml.SequenceNode) and not has_foreign_tag(node):
+            items: list[yaml.Node] = node.value
+            return items
+        if not is_null(node):
+            self._bad(node, path, f"expected a list, not {_name_of(node)}; write [a, b], or one item a line after -")
+        return []
+
+    def _scalars(self, shape: ListOf, items: list[yaml.Node], path: Path) -> tuple[Any, ...]:
+        values: list[Any] = []
+        for number, node in enumerate(items):
+            item_path = (*path, number)
+            self._findings.place(item_path, _place_of(node))
+            value = self._scalar(shape.kind, node, item_path, None)
+            if value is None:
+                continue
+            if value in values:
+                self._findings.add(item_path, f"{shape.kind.show(value)} is in the list twice")
+            values.append(value)
+        return tuple(values)
+
+    def _item(self, shape: GroupList, node: yaml.Node, path: Path, fallback: attrs.AttrsInstance | None) -> Any:
+        self._findings.place(path, _place_of(node))
+        if shape.scalar_key and isinstance(node, yaml.ScalarNode) and not is_null(node):
+            entries = [Entry(shape.scalar_key, node, node)]
+        else:
+            entries = self._mapping(node, path, shape.cls)
+        return self._group(shape.cls, entries, path, fallback, "")
+
+    def _group_map(
+        self, shape: GroupMap, node: yaml.Node, path: Path, fallback: attrs.AttrsInstance | None
+    ) -> dict[str, Any]:
+        if isinstance(node, yaml.MappingNode) and not has_foreign_tag(node):
+            entries = self._entries.of(node, path)
+        else:
+            entries = []
+            if not is_null(node):
+                self._bad(node, path, f"expected a mapping of names, not {_name_of(node)}")
+        groups: dict[str, Any] = {}
+        seen: dict[str, Entry] = {}
+        for entry in entries:
+            group_path = (*path, entry.key)
+            if entry.key in seen:
+                self._twice(attrs.evolve(entry, path=group_path), seen[entry.key])
+                continue
+            seen[entry.key] = entry
+            self._findings.place(group_path, entry.place())
+            try:
+                shape.name_kind.parse(entry.key, False)
+            except BadValue as bad:
+                self._findings.add(group_path, bad.message, bad.allowed, bad.suggestion, at="key")
+            group_entries = self._mapping(entry.value, group_path, shape.cls)
+            groups[entry.key] = self._group(shape.cls, group_entries, group_path, fallback, "", name=entry.key)
+        return groups
+
+    # --- scalars
+
+    def _scalar(self, kind: Kind, node: yaml.Node, path: Path, default: Any) -> Any:
+        if not isinstance(node, yaml.ScalarNode) or has_foreign_tag(node):
+            self._bad(node, path, f"expected a single value, not {_name_of(node)}")
+            return default
+        if is_null(node):
+            self._bad(node, path, "has no value; write one, or leave the key out")
+            return default
+        try:
+            text = expand(node.value, self._environ)
+        except BadValue as bad:
+            self._findings.spoil(path)
+            self._findings.add(path, bad.message)
+            return default
+        # What a variable brought is not text because of the quotes around the variable.
+        quoted = bool(node.style) and text == node.value
+        return self._parse(kind, text, quoted, path, default)
+
+    def _parse(self, kind: Kind, text: str, quoted: bool, path: Path, default: Any) -> Any:
+        try:
+            return kind.parse(text, quoted)
+        except BadValue as bad:
+            self._findings.spoil(path)
+            self._findings.add(path, bad.message, bad.allowed, bad.suggestion)
+            return default
+
+    def _bad(self, node: yaml.Node, path: Path, message: str, allowed: tuple[str, ...] = ()) -> None:
+        """A node that is not what it should be: its value is not read."""
+        self._findings.spoil(path)
+        place = _place_of(node)
+        self._findings.add_at(place.line, place.column, path, message, allowed)
+
+
+def _place_of(node: yaml.Node) -> Place:
+    line, column = node.start_mark.line + 1, node.start_mark.column + 1
+    return Place(line, column, line, column)
+
+
+def _name_of(node: yaml.Node) -> str:
+    """What a node is, in words."""
+    if has_foreign_tag(node):
+        return f"something tagged {node.tag.replace('tag:yaml.org,2002:', '!!')}"
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return "nothing" if is_null(node) else "a single value"
