@@ -33,6 +33,13 @@ class Address(NamedTuple):
         return bool(self.path)
 
 
+def plain(host: str) -> str:
+    """A peer's address as people know it: an IPv4 client of a dual-stack socket as IPv4, and without a scope."""
+    if host.startswith("::ffff:") and "." in host:
+        return host[7:]
+    return host.partition("%")[0]
+
+
 def is_ip(host: str) -> bool:
     """Whether ``host`` is an IPv4 or IPv6 literal (no brackets)."""
     try:

@@ -63,6 +63,9 @@ async def bind(listener_id: str, text: str, slots: int) -> BoundListener:
             sock = _tcp_socket(family)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # Accepted sockets inherit these: no system call per connection.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((host, port))
             port = sock.getsockname()[1]
         for sock in sockets:

@@ -81,6 +81,7 @@ class Worker:
                 self._loop, self._arena, message.slot, message.slots, message.incarnation, self._channel
             )
             set_up_worker(self._send_lines, message.slot)
+            name_process(f"gogate-worker{message.slot}")
             self._plane.start()
             return
         plane = self._plane
@@ -151,6 +152,15 @@ def run(channel_fd: int, arena_fd: int) -> int:
             return await Worker(loop, socket.socket(fileno=channel_fd), Arena(arena_fd)).run()
 
         return runner.run(serve())
+
+
+def name_process(name: str) -> None:
+    """Show this process under a name of its own in ps and top (at most 15 characters)."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name)
+    except OSError:
+        pass
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

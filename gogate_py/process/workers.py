@@ -128,7 +128,7 @@ class Workers:
                 log.error("cannot fork a worker", extra={"slot": slot.slot, "error": message["error"]})
                 self._schedule(slot, young=True)
             elif "exited" in message:
-                self._note_status(message["pid"], message["status"])
+                self._note_status(message["exited"], message["status"])
 
     def _zygote_died(self) -> None:
         """Workers live on without it; only new ones need it."""

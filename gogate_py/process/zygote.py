@@ -30,6 +30,7 @@ def main(fd: int) -> None:
     # Imported here so that every worker has them: this is what the zygote is for.
     from gogate_py.process import worker
 
+    worker.name_process("gogate-zygote")
     sock = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -52,7 +53,10 @@ def main(fd: int) -> None:
                     pass
                 _reap(sock)
                 continue
-            data, fds, _, _ = socket.recv_fds(sock, 4096, 8)
+            try:
+                data, fds, _, _ = socket.recv_fds(sock, 4096, 8)
+            except ConnectionResetError:  # EOF, with something of ours left unread
+                return
             if not data:
                 return
             channel_fd, arena_fd = fds

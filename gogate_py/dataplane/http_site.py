@@ -1,0 +1,222 @@
+"""HttpSite: what all HTTP connections of a worker share — routes, limits, counters, request ids — rebuilt from each snapshot."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from gogate_py.clock import monotonic
+from gogate_py.dataplane.backend_table import LivePool
+from gogate_py.dataplane.deadlines import INFINITE
+from gogate_py.dataplane.downstream import Downstream
+from gogate_py.errors import Failure
+from gogate_py.middleware.chain import Stage
+from gogate_py.middleware.rate_limit import RateLimitStage
+from gogate_py.policy.router import Router
+from gogate_py.snapshot import HttpRoute, Limits, Snapshot
+from gogate_py.telemetry.access_line import request_line
+from gogate_py.telemetry.histogram import Histogram
+from gogate_py.wire.fast_head import make_fast_request, make_fast_response
+from gogate_py.wire.head_check import HeadLimits
+from gogate_py.wire.llhttp_check import RequestFraming
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.exchange import Exchange
+    from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.plane import Plane
+
+_CACHED_NAMES: Final = 1024
+
+
+class LiveRoute:
+    """One HTTP route as compiled for this worker: its pool, its stages, its timeouts. Frozen, but for its counters."""
+
+    __slots__ = ("codes", "first_check", "name", "pool", "response_header", "spec", "stages", "timeouts", "websocket")
+
+    def __init__(self, spec: HttpRoute, pool: LivePool, stages: tuple[Stage, ...], codes: dict[int, int]) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.pool = pool
+        self.stages = stages
+        self.timeouts = spec.timeouts
+        self.websocket = spec.websocket
+        self.response_header = spec.timeouts.response_header or INFINITE
+        # seconds after the start of a request without body when something must have happened
+        self.first_check = min(self.response_header, spec.timeouts.request or INFINITE)
+        # status → requests since the last report; shared with the route of this name in the next snapshot
+        self.codes = codes
+
+
+class HttpSite:
+    """The HTTP side of one worker."""
+
+    def __init__(self, plane: Plane, incarnation: int) -> None:
+        self.plane = plane
+        self.clients: set[Downstream] = set()
+        self.in_flight = 0
+        self.draining = False
+        # how long a client may take for its next request while draining, seconds
+        self.drain_idle = 0.0
+        # --- from the snapshot
+        self.router: Router[LiveRoute] = Router([])
+        self._compiled: tuple[object, str] | None = None
+        self.limits = HeadLimits()
+        # the second opinion on heads (DESIGN.md section 4); it only ever sees whole messages, so one serves all connections
+        self.framing = RequestFraming()
+        self.fast_request = make_fast_request(self.limits)
+        self.fast_response = make_fast_response(self.limits)
+        self.max_body = 0
+        self.max_in_flight = 0
+        self.log_format = "json"
+        self.log_sample = 0.0
+        self.request_header_timeout = INFINITE
+        self.idle_timeout = INFINITE
+        self.min_body_rate = 0
+        self._trusted: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        # --- counters since the last report
+        self.durations = Histogram()
+        self.local_reasons: dict[str, int] = {}
+        self.unrouted_codes: dict[int, int] = {}
+        self._codes: dict[str, dict[int, int]] = {}
+        # --- request ids: a prefix of this process and a counter; unique, and cheap (0.2 µs where uuid4 takes 1.5)
+        self._id_prefix = b"%02x%02x%s-" % (plane.slot, incarnation & 0xFF, os.urandom(6).hex().encode())
+        self._ids = 0
+        self._host_keys: dict[bytes, bytes] = {}
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Compile a snapshot's routes and settings."""
+        plane = self.plane
+        stages: tuple[Stage, ...] = (RateLimitStage(plane.bucket),) if plane.bucket is not None else ()
+        routes = []
+        for spec in snapshot.http_routes:
+            codes = self._codes.setdefault(spec.name, {})
+            routes.append((spec, LiveRoute(spec, plane.table.pools[spec.pool], stages, codes)))
+        self.router = Router(list(routes))
+        limits = snapshot.limits
+        if self._compiled != (limits, snapshot.header_names):
+            self._compiled = (limits, snapshot.header_names)
+            self._compile_limits(limits, snapshot.header_names)
+        self.max_body = limits.request_body
+        self.max_in_flight = limits.in_flight
+        access = snapshot.access_log
+        self.log_format = access.format
+        self.log_sample = access.sample if access.enabled else 0.0
+        self.request_header_timeout = snapshot.timeouts.request_header or INFINITE
+        self.idle_timeout = snapshot.timeouts.idle or INFINITE
+        self.min_body_rate = snapshot.timeouts.min_body_rate
+        self._trusted = [ipaddress.ip_network(cidr) for cidr in snapshot.trusted_proxies]
+
+    def _compile_limits(self, limits: Limits, header_names: str) -> None:
+        """Make the head checks for these limits (milliseconds: expressions are compiled)."""
+        self.limits = HeadLimits(
+            request_line=limits.request_line,
+            request_head=limits.request_head,
+            request_fields=limits.request_fields,
+            response_head=limits.response_head,
+            response_fields=limits.response_fields,
+            methods=frozenset(method.encode() for method in limits.methods),
+            header_names=header_names,
+        )
+        self.fast_request = make_fast_request(self.limits)
+        self.fast_response = make_fast_response(self.limits)
+
+    def accept(self, listener: LiveListener) -> Downstream:
+        """The protocol of a new client connection."""
+        return Downstream(self, listener)
+
+    def request_id(self) -> bytes:
+        """A new request id."""
+        self._ids += 1
+        return b"%b%06x" % (self._id_prefix, self._ids)
+
+    def log_refusal(self, client: str, failure: Failure, request_id: bytes) -> None:
+        """Count, and log, bytes that never became a request: the reason, and nothing of the bytes."""
+        reason = failure.reason
+        self.local_reasons[reason] = self.local_reasons.get(reason, 0) + 1
+        self.unrouted_codes[failure.status] = self.unrouted_codes.get(failure.status, 0) + 1
+        if self.logs_this():
+            self.plane.access_log.append(
+                request_line(
+                    self.log_format, b"", b"", failure.status, 0.0, "", "", request_id, client, 0, reason, b"", 0
+                )
+            )
+
+    def log_request(self, exchange: Exchange, duration: float) -> None:
+        """The access line of a request that is complete."""
+        backend, route, attempts = exchange.backend, exchange.route, exchange.attempts
+        self.plane.access_log.append(
+            request_line(
+                self.log_format,
+                exchange.method,
+                exchange.path,
+                exchange.status,
+                duration,
+                backend.address if backend is not None else exchange.last_backend,
+                route.name if route is not None else "",
+                exchange.request_id,
+                exchange.client,
+                exchange.sent_bytes,
+                exchange.reason,
+                exchange.host,
+                attempts - 1 if attempts > 1 else 0,
+            )
+        )
+
+    def logs_this(self) -> bool:
+        """Whether this request is in the sample of the access log."""
+        sample = self.log_sample
+        return sample >= 1.0 or (sample > 0.0 and self.plane.random.random() < sample)
+
+    def host_key(self, host: bytes) -> bytes:
+        """A Host value as routes are keyed: lower case, without port or trailing dot. Checked by the head check already."""
+        key = self._host_keys.get(host)
+        if key is None:
+            name = host.lower()
+            if name.startswith(b"["):
+                key = name.partition(b"]")[0] + b"]"
+            else:
+                key = name.partition(b":")[0].rstrip(b".")
+            if len(self._host_keys) >= _CACHED_NAMES:
+                self._host_keys.clear()
+            self._host_keys[host] = key
+        return key
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether a peer is one of trustedProxies."""
+        if not self._trusted:
+            return False
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._trusted)
+
+    def take_route_codes(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """Requests by route and status since the last call."""
+        for name, codes in self._codes.items():
+            if codes:
+                for code, n in codes.items():
+                    yield (name, code), n
+                codes.clear()
+        if self.unrouted_codes:
+            for code, n in self.unrouted_codes.items():
+                yield ("", code), n
+            self.unrouted_codes.clear()
+
+    def drain(self, drain_idle: float) -> None:
+        """Answer what runs and what a kept-alive client still asks within ``drain_idle`` seconds, then close."""
+        self.draining = True
+        self.drain_idle = drain_idle
+        by = monotonic() + drain_idle
+        for client in list(self.clients):
+            client.drain(by)
+        for backend in self.plane.table.rows.values():
+            if backend.http is not None:
+                backend.http.close_idle()
+
+    def cut(self) -> None:
+        """Abort every client connection that is left."""
+        for client in list(self.clients):
+            client.cut_off("grace_period")

@@ -1,0 +1,118 @@
+"""Listeners: accept on the sockets that the supervisor bound, as the snapshot says.
+
+The supervisor sends this slot's sockets by listener id (messages.Listen); the snapshot says what each is for. A
+listener that the snapshot no longer names is drained: what waits in its accept queue is accepted first, so that no
+client that the kernel already answered is reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from gogate_py.snapshot import Listener
+
+log = logging.getLogger("gogate.listeners")
+
+#: The kernel caps it at net.core.somaxconn.
+BACKLOG: Final = 4096
+
+
+class LiveListener:
+    """One listener in this worker, with its counters. ``active`` is its open client connections."""
+
+    __slots__ = ("accepted", "active", "id", "refused", "server", "sock", "spec")
+
+    def __init__(self, listener_id: str, sock: socket.socket) -> None:
+        self.id = listener_id
+        self.sock = sock
+        self.spec: Listener | None = None
+        self.server: asyncio.AbstractServer | None = None
+        self.active = 0
+        # --- since the last report
+        self.accepted = 0
+        self.refused: dict[str, int] = {}
+
+    @property
+    def name(self) -> str:
+        """The label in metrics and logs: its route for TCP, else its id."""
+        return self.spec.tcp.name if self.spec is not None and self.spec.tcp is not None else self.id
+
+    def refuse(self, reason: str) -> None:
+        """Count a connection that was closed at once."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+#: The protocols are plain classes with asyncio's callbacks, not subclasses of asyncio.Protocol.
+Factory = Callable[[LiveListener], Any]
+
+
+class Listeners:
+    """The listeners of one worker. ``tcp`` and ``http`` make the protocol for an accepted connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tcp: Factory, http: Factory) -> None:
+        self._loop = loop
+        self._factories = {True: tcp, False: http}
+        self.by_id: dict[str, LiveListener] = {}
+
+    def add_socket(self, listener_id: str, fd: int) -> None:
+        """A socket of this slot arrived."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        old = self.by_id.get(listener_id)
+        if old is not None and old.server is not None:
+            sock.close()  # already served: a supervisor that repeats itself
+            return
+        self.by_id[listener_id] = LiveListener(listener_id, sock)
+
+    async def apply(self, wanted: tuple[Listener, ...]) -> None:
+        """Serve what is wanted and has a socket, drain what is not wanted any more."""
+        names = {spec.id for spec in wanted}
+        for gone in [live for live in self.by_id.values() if live.id not in names and live.server is not None]:
+            await self.close(gone)
+            del self.by_id[gone.id]
+        for spec in wanted:
+            live = self.by_id.get(spec.id)
+            if live is None:
+                log.error("no socket for listener", extra={"listener": spec.id})
+                continue
+            live.spec = spec
+            if live.server is None:
+                live.server = await self._serve(live)
+
+    async def _serve(self, live: LiveListener) -> asyncio.AbstractServer:
+        make = self._factory(live)
+        # A duplicate: the server closes what it is given, and the socket is kept to be able to pause and resume.
+        sock = live.sock.dup()
+        if sock.family == socket.AF_UNIX:
+            return await self._loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
+        return await self._loop.create_server(make, sock=sock, backlog=BACKLOG)
+
+    def _factory(self, live: LiveListener) -> Callable[[], Any]:
+        assert live.spec is not None
+        make = self._factories[live.spec.tcp is not None]
+        return lambda: make(live)
+
+    async def close(self, live: LiveListener) -> None:
+        """Stop accepting: empty the accept queue into connections, then close."""
+        server, live.server = live.server, None
+        if server is None:
+            return
+        server.close()
+        make = self._factory(live)
+        while True:
+            try:
+                sock, _ = live.sock.accept()
+            except OSError:
+                break
+            sock.setblocking(False)
+            await self._loop.connect_accepted_socket(make, sock)
+        live.sock.close()
+
+    async def close_all(self) -> None:
+        """Stop accepting everywhere."""
+        for live in list(self.by_id.values()):
+            await self.close(live)

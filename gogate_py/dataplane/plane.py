@@ -1,0 +1,208 @@
+"""Plane: one worker's data plane, put together. It owns the tables, the listeners and the ticker; the L4 and L7 drivers
+hold a reference to it and take from it what they need.
+
+It never sees configuration: what it knows comes as snapshots and state changes, what it has to say leaves through an
+Outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, Protocol
+
+from gogate_py.arena import Arena
+from gogate_py.clock import monotonic, new_random
+from gogate_py.dataplane.backend_table import BackendTable, LiveBackend
+from gogate_py.dataplane.deadlines import INFINITE, PERIOD, Deadlines
+from gogate_py.dataplane.hangups import Hangups
+from gogate_py.dataplane.http_site import HttpSite
+from gogate_py.dataplane.listeners import Listeners, LiveListener
+from gogate_py.dataplane.report import Report
+from gogate_py.dataplane.shared_state import SharedBucket
+from gogate_py.dataplane.tcp_relay import TcpDownstream, TcpRelay
+from gogate_py.messages import LogLines, Unreachable, Up
+from gogate_py.policy.rate_limiter import TokenBucket
+from gogate_py.snapshot import BackendState, Snapshot
+from gogate_py.telemetry.histogram import Histogram
+from gogate_py.telemetry.log_buffer import LogBuffer
+
+log = logging.getLogger("gogate.plane")
+
+#: Unsent bytes towards the supervisor beyond which log batches are dropped.
+MAX_BACKLOG: Final = 8 << 20
+
+
+class Outbox(Protocol):
+    """The way to the supervisor."""
+
+    def send(self, message: Up) -> None:
+        """Queue a message; never waits."""
+        ...
+
+    def backlog(self) -> int:
+        """Bytes queued and not yet taken by the supervisor."""
+        ...
+
+
+class Plane:
+    """The data plane of one worker slot."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, arena: Arena, slot: int, slots: int, incarnation: int, outbox: Outbox
+    ) -> None:
+        self.loop = loop
+        self.arena = arena
+        self.slot = slot
+        self.slots = slots
+        self.outbox = outbox
+        self.random = new_random()
+        self.draining = False
+        self.drain_by = INFINITE
+        self.internal_errors = 0
+        self.lag = 0.0
+        self.deadlines = Deadlines()
+        self.hangups = Hangups(loop)
+        self.table = BackendTable(arena, slot, slots, self.random, self._backend_removed)
+        self.bucket: SharedBucket | None = None
+        self.snapshot: Snapshot | None = None
+        self.access_log = LogBuffer(self._deliver)
+        # --- L4
+        self.tcp_duration = Histogram()
+        self.relays: dict[str, TcpRelay] = {}
+        self._id_prefix = f"{slot}.{incarnation}."
+        self._ids = 0
+        # --- L7
+        self.http = HttpSite(self, incarnation)
+        self.listeners = Listeners(
+            loop, lambda listener: TcpDownstream(self, listener), self.http.accept
+        )
+        self._report = Report(self)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_tick = 0.0
+
+    # --- from the supervisor
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Swap to a snapshot. What runs keeps what it began with; whatever is unchanged keeps its state."""
+        self._apply_limits(snapshot)
+        self.table.apply(snapshot)
+        self.http.apply(snapshot)
+        self.snapshot = snapshot
+        if not self.draining:
+            await self.listeners.apply(snapshot.listeners)
+
+    def _apply_limits(self, snapshot: Snapshot) -> None:
+        limit = snapshot.rate_limits[0] if snapshot.rate_limits else None
+        old = self.bucket
+        if limit is None:
+            self.bucket = None
+        else:
+            # The tokens are in the arena: a new object with new settings goes on with the same bucket.
+            self.bucket = SharedBucket(self.arena, limit.row, TokenBucket(limit.rate, limit.per, limit.burst))
+            if old is not None:
+                self.bucket.rejected, self.bucket.contended = old.rejected, old.contended
+
+    def apply_states(self, changes: Iterable[BackendState]) -> None:
+        """Health or draining of backends changed."""
+        self.table.apply_states(changes)
+
+    def start(self) -> None:
+        """Start the ticker."""
+        self._next_tick = self.loop.time() + PERIOD
+        self._timer = self.loop.call_at(self._next_tick, self._tick)
+
+    async def drain(self, grace: float, drain_idle: float) -> int:
+        """Accept nothing more, let everything finish, cut what is left after ``grace`` seconds; → how many were cut."""
+        self.draining = True
+        self.drain_by = monotonic() + grace
+        await self.listeners.close_all()
+        self.http.drain(drain_idle)
+        for backend in self.table.rows.values():
+            if backend.ready is not None:
+                backend.ready.close()
+        while self.http.clients or self.relays:
+            if monotonic() >= self.drain_by:
+                break
+            await asyncio.sleep(0.02)
+        cut = len(self.http.clients) + len(self.relays)
+        for relay in list(self.relays.values()):
+            relay.cut("grace_period")
+        self.http.cut()
+        await asyncio.sleep(0)
+        return cut
+
+    def finish(self) -> None:
+        """Send the last counters and log lines."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.table.settle()
+        self.access_log.flush()
+        self.outbox.send(self._report.collect())
+
+    # --- for the drivers
+
+    def next_connection_id(self) -> str:
+        """An id that no other connection of this machine has while the supervisor lives."""
+        self._ids += 1
+        return f"{self._id_prefix}{self._ids}"
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside everything else; what it raises is an internal error."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.internal_error(error, "task")
+
+    def internal_error(self, error: BaseException, where: str) -> None:
+        """Count and log an exception that nobody expected: a bug of gogate."""
+        self.internal_errors += 1
+        log.error("internal error", exc_info=error, extra={"where": where})
+
+    def unreachable(self, backend: LiveBackend, error: str) -> None:
+        """A connect failed: the control plane may want to look."""
+        self.outbox.send(Unreachable(backend.row, error))
+
+    def full(self, listener: LiveListener) -> bool:
+        """Whether the worker has as many client connections as it may have (then the caller closes, and counts it)."""
+        snapshot = self.snapshot
+        if snapshot is None or len(self.http.clients) + len(self.relays) < snapshot.limits.connections:
+            return False
+        listener.refuse("connections")
+        return True
+
+    # --- inside
+
+    def _backend_removed(self, backend: LiveBackend) -> None:
+        if backend.http is not None:
+            backend.http.close_idle()
+        if backend.ready is not None:
+            backend.ready.close()
+
+    def _deliver(self, lines: bytes, count: int) -> bool:
+        if self.outbox.backlog() > MAX_BACKLOG:
+            return False
+        self.outbox.send(LogLines(True, lines, count))
+        return True
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        self.lag = max(0.0, now - self._next_tick)
+        self._next_tick = now + PERIOD
+        self._timer = self.loop.call_at(self._next_tick, self._tick)
+        try:
+            self.deadlines.sweep()
+            self.table.settle()
+            self.access_log.flush()
+            counts = self._report.collect()
+            if counts.counters or counts.gauges or counts.histograms:
+                self.outbox.send(counts)
+        except Exception as error:  # the ticker must survive whatever one connection's deadline does
+            self.internal_error(error, "tick")

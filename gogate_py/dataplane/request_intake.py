@@ -1,0 +1,81 @@
+"""Request intake: from a head that passed the check to an Exchange ready to start — client address, ids, forwarding lines.
+
+Two ways in, one meaning (a test compares the bytes that the backend gets): a clean head is forwarded as a slice with our lines
+behind it, everything else is written anew from its checked parts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gogate_py.clock import monotonic
+from gogate_py.dataplane.exchange import Exchange
+from gogate_py.wire.forwarding import client_address, forwarded_lines
+from gogate_py.wire.head_check import RequestHead
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.downstream import Downstream
+
+
+def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -> Exchange:
+    """The exchange of a clean head without a body (wire.fast_head)."""
+    site = downstream.site
+    exchange = Exchange(site, downstream)
+    exchange.method, exchange.path, query, host, cut = found.groups()
+    if query is not None:
+        exchange.query = query
+    exchange.host = host
+    exchange.client = downstream.client
+    exchange.raw_head = data
+    exchange.fast_answer = exchange.method != b"HEAD"
+    exchange.request_id = rid = site.request_id()
+    if host != downstream.forward_host:
+        # The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding fields is
+        # the client itself.
+        lines = forwarded_lines(downstream.client.encode(), b"http", host, [], False)
+        downstream.forward_lines = lines + b"X-Request-ID: "
+        downstream.forward_host = host
+    if cut is None:
+        exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+    else:
+        start, end = found.span(5)
+        exchange.outbound = b"".join((data[:start], data[end:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+    exchange.started = monotonic()
+    return exchange
+
+
+def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: bytes) -> Exchange:
+    """The exchange of a head that passed head_check."""
+    site = downstream.site
+    has_body = head.chunked or head.content_length > 0
+    exchange = Exchange(site, downstream)
+    exchange.method = head.method
+    exchange.path = head.path
+    exchange.query = head.query
+    exchange.host = head.host
+    exchange.minor = head.minor
+    exchange.checked = head
+    exchange.raw_head = head_bytes
+    exchange.started = monotonic()
+    exchange.request_id = rid = head.request_id or site.request_id()
+    exchange.fast_answer = bool(head.minor) and head.keep_alive and head.method != b"HEAD" and not has_body
+    peer = downstream.client
+    exchange.client = client = _client_of(downstream, head)
+    lines = forwarded_lines(
+        peer.encode(), b"http", head.host, head.forwarded, downstream.trusted, client_ip=client.encode()
+    )
+    exchange.backend_lines = lines + b"X-Request-ID: " + rid + b"\r\n"
+    if has_body:
+        exchange.body_open = True
+        exchange.body_chunked = head.chunked
+        exchange.body_left = head.content_length
+    return exchange
+
+
+def _client_of(downstream: Downstream, head: RequestHead) -> str:
+    """The client's address: the peer, unless it may be believed about who is behind it (T7)."""
+    if not downstream.trusted:
+        return downstream.client
+    chain = [value for name, value in head.forwarded if name == b"x-forwarded-for"]
+    return client_address(downstream.client, chain, downstream.site.is_trusted)

@@ -1,0 +1,144 @@
+"""ReadyConnections: fresh, never used connections to one backend, kept ready so that a client need not wait for the connect.
+
+A connection that carried a client's bytes never comes back (GoGate's pool tried to reuse them; between clients that is unsafe). Bytes
+that the server says first (a greeting) are kept and delivered when a client comes; beyond EARLY_LIMIT the connection is not read.
+
+How many are kept follows the demand: one at first; a client that finds none doubles the number up to ``max_idle``; one that expires
+unused lowers it. So a busy backend has enough ready, and an idle one is not held open by us.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gogate_py.clock import monotonic
+from gogate_py.dataplane.deadlines import INFINITE
+from gogate_py.dataplane.dial import DialError, dial
+from gogate_py.dataplane.tcp_side import RelaySide
+from gogate_py.errors import Failure
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.backend_table import LiveBackend
+    from gogate_py.dataplane.plane import Plane
+    from gogate_py.snapshot import TcpPool
+
+_CHECK: Final = 1.0
+#: After a failed connect the next attempt waits this long, seconds.
+_RETRY: Final = 1.0
+
+
+class ReadyConnections:
+    """The ready connections of one backend in this worker. ``settings`` follow the snapshot."""
+
+    __slots__ = ("_backend", "_closed", "_dialing", "_plane", "_ready", "_wanted", "deadline", "settings")
+
+    def __init__(self, plane: Plane, backend: LiveBackend, settings: TcpPool) -> None:
+        self._plane = plane
+        self._backend = backend
+        self.settings = settings
+        self._ready: list[tuple[float, RelaySide]] = []  # (since, connection), oldest first
+        self._dialing = 0
+        self._wanted = 1
+        self._closed = False
+        self.deadline = monotonic() + _CHECK
+        plane.deadlines.add(self)
+        self._refill()
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._ready)} ready connections to {self._backend.address}, {self._wanted} wanted>"
+
+    def take(self) -> RelaySide | None:
+        """The freshest one that is still open, or None; either way more are made for those that follow."""
+        backend = self._backend
+        found = None
+        while self._ready and found is None:
+            since, side = self._ready.pop()
+            if side.is_fresh() and monotonic() - since <= self._age_limit():
+                found = side
+                side.owner = None
+            else:
+                side.abandon()
+        if found is None:
+            backend.pool_misses += 1
+            self._wanted = min(self.settings.max_idle, self._wanted * 2)
+        else:
+            backend.pool_hits += 1
+        self._refill()
+        return found
+
+    def _age_limit(self) -> float:
+        lifetime = self.settings.max_lifetime
+        return min(self.settings.idle_timeout, lifetime) if lifetime else self.settings.idle_timeout
+
+    def _may_dial(self) -> bool:
+        backend = self._backend
+        return not (
+            self._closed
+            or self._plane.draining
+            or self._plane.table.rows.get(backend.row) is not backend
+            or not backend.up
+            or backend.draining
+            or not backend.endpoints
+            or (backend.breaker is not None and not backend.breaker.closed())
+        )
+
+    def _refill(self) -> None:
+        while self._may_dial() and len(self._ready) + self._dialing < self._wanted:
+            self._dialing += 1
+            self._plane.spawn(self._dial())
+
+    async def _dial(self) -> None:
+        backend = self._backend
+        try:
+            _, side = await dial(
+                self._plane.loop,
+                lambda: RelaySide(self._plane, None, client=False, owner=self),
+                backend.endpoint(),
+                backend.transport.dial_timeout,
+            )
+        except DialError as error:
+            # Nobody waits for it: no outcome for the breaker, but the control plane may look.
+            backend.count_connect(error.result)
+            if error.failure is not Failure.NO_DESCRIPTORS:
+                self._plane.unreachable(backend, error.text)
+            self.deadline = monotonic() + _RETRY
+            return
+        finally:
+            self._dialing -= 1
+        backend.count_connect("ok")
+        if self._may_dial():
+            self._ready.append((monotonic(), side))
+        else:
+            side.abandon()
+
+    def lost(self, side: RelaySide) -> None:
+        """A ready connection was closed by the backend."""
+        self._ready = [entry for entry in self._ready if entry[1] is not side]
+
+    def on_deadline(self, now: float) -> None:
+        """Drop what waited too long, want fewer then, and make up for what is missing."""
+        if self._ready and not self._may_dial():  # down or draining: what is open there is not to be used later
+            ready, self._ready = self._ready, []
+            for _, side in ready:
+                side.abandon()
+        limit = now - self._age_limit()
+        old = [side for since, side in self._ready if since <= limit]
+        if old:
+            self._ready = [entry for entry in self._ready if entry[0] > limit]
+            self._wanted = max(1, self._wanted - len(old))
+            for side in old:
+                side.abandon()
+        self.deadline = now + _CHECK
+        self._refill()
+
+    def close(self) -> None:
+        """Let all go, and make no more."""
+        self._closed = True
+        self.deadline = INFINITE
+        self._plane.deadlines.discard(self)
+        ready, self._ready = self._ready, []
+        for _, side in ready:
+            side.abandon()

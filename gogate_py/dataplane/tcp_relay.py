@@ -1,0 +1,431 @@
+"""TcpRelay: one L4 connection from accept to its one completion — pick, connect, relay, end, account.
+
+The rules of who ends when are the table in wire/relay_state.py; this module carries out its commands and keeps the books:
+
+- a backend is picked at accept; a failed connect is tried again on another one (ATTEMPTS in all) while nothing was sent;
+- outcome for the breaker: connect failed → failure; reset by the backend before it said a byte → failure; its first byte, or an
+  end without reset → success; what the client does is never an outcome (SECURITY.md T21);
+- idle: no byte either way for the route's idleTimeout. The sweep compares byte counts, so the data path reads no clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from gogate_py.addresses import Address, plain
+from gogate_py.clock import monotonic
+from gogate_py.dataplane.deadlines import INFINITE
+from gogate_py.dataplane.dial import DialError, dial
+from gogate_py.dataplane.tcp_pool import ReadyConnections
+from gogate_py.dataplane.tcp_side import RelaySide
+from gogate_py.errors import Failure
+from gogate_py.messages import Connection
+from gogate_py.telemetry.access_line import tcp_line
+from gogate_py.wire.relay_state import Command, Event, State, advance
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.backend_table import LiveBackend
+    from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.plane import Plane
+
+#: Connection attempts in all for one client, over different backends.
+ATTEMPTS: Final = 3
+#: Half-closed relays of a route without idleTimeout end after this many idle seconds.
+HALF_CLOSED_IDLE: Final = 3600.0
+#: A side that is being closed and takes no byte for this long is cut.
+LINGER: Final = 30.0
+
+
+class TcpDownstream(RelaySide):
+    """The client's side: accepted, counted, and given a relay."""
+
+    __slots__ = ("_listener",)
+
+    def __init__(self, plane: Plane, listener: LiveListener) -> None:
+        super().__init__(plane, None, client=True)
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        listener, plane = self._listener, self._plane
+        listener.accepted += 1
+        listener.active += 1
+        if plane.full(listener):
+            self.abort()
+        elif plane.bucket is not None and not plane.bucket.try_take():
+            listener.refuse(Failure.RATE_LIMITED.reason)
+            self.abort()
+        else:
+            self.relay = TcpRelay(plane, listener, self)
+            self.relay.start()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._listener.active -= 1
+        super().connection_lost(error)
+
+
+class TcpRelay:
+    """One client connection and the backend connection behind it. In ``plane.relays`` until both are closed."""
+
+    __slots__ = (
+        "_attempts",
+        "_backend",
+        "_backend_side",
+        "_client",
+        "_completed",
+        "_counted_in",
+        "_counted_out",
+        "_dialing",
+        "_idle_since",
+        "_idle_timeout",
+        "_listener",
+        "_outcome_known",
+        "_peer",
+        "_plane",
+        "_pool_name",
+        "_reason",
+        "_result",
+        "_route",
+        "_seen",
+        "_started",
+        "_state",
+        "_trial",
+        "_tried",
+        "deadline",
+        "id",
+    )
+
+    def __init__(self, plane: Plane, listener: LiveListener, client: RelaySide) -> None:
+        assert listener.spec is not None
+        assert listener.spec.tcp is not None
+        route = listener.spec.tcp
+        self._plane = plane
+        self._listener = listener
+        self._client = client
+        self._backend_side: RelaySide | None = None
+        self._backend: LiveBackend | None = None
+        self._route = route.name
+        self._pool_name = route.pool
+        self._idle_timeout = route.idle_timeout
+        self._state = State.CONNECTING
+        self._trial = False
+        self._tried: tuple[LiveBackend, ...] = ()
+        self._attempts = 0
+        self._dialing: asyncio.Task[None] | None = None
+        self._outcome_known = False
+        self._completed = False
+        self._result = "ok"
+        self._reason = ""
+        self._started = monotonic()
+        self._idle_since = self._started
+        self._seen = 0
+        self._counted_in = 0
+        self._counted_out = 0
+        self.deadline = INFINITE
+        self.id = plane.next_connection_id()
+        peer = client.transport.get_extra_info("peername")
+        self._peer = str(Address(plain(peer[0]), peer[1])) if isinstance(peer, tuple) else "unix"
+        plane.relays[self.id] = self
+        plane.deadlines.add(self)
+
+    def __repr__(self) -> str:
+        backend = self._backend.address if self._backend is not None else "-"
+        return f"<relay {self.id} {self._peer} to {backend}, {self._state.value}>"
+
+    # --- connect
+
+    def start(self) -> None:
+        """Pick a backend and get a connection to it."""
+        self._set_deadline(self._started)
+        self._connect()
+
+    def _connect(self) -> None:
+        pool = self._plane.table.pools.get(self._pool_name)
+        if pool is None:  # a new snapshot has no such pool any more
+            self._give_up("no_backend", f"Pool {self._pool_name} is gone.")
+            return
+        picked = pool.pick(self._tried)
+        if picked is None:
+            failure, detail, _ = pool.why_none()
+            self._give_up("connect_failed" if self._tried else "no_backend",
+                detail if not self._tried else self._reason)
+            if not self._tried:
+                self._listener.refuse(failure.reason)
+            return
+        backend, self._trial = picked
+        self._backend = backend
+        self._attempts += 1
+        backend.begin()
+        settings = pool.spec.tcp_pool
+        if settings is not None:
+            if backend.ready is None:
+                backend.ready = ReadyConnections(self._plane, backend, settings)
+            side = backend.ready.take()
+            if side is not None:
+                self._connected(side)
+                return
+        self._dialing = self._plane.spawn(self._dial(backend))
+
+    async def _dial(self, backend: LiveBackend) -> None:
+        last: DialError | None = None
+        for _ in range(max(1, len(backend.endpoints))):  # every address of the name, before the backend is given up
+            if not backend.endpoints:
+                break
+            try:
+                _, side = await dial(
+                    self._plane.loop,
+                    lambda: RelaySide(self._plane, None, client=False),
+                    backend.endpoint(),
+                    backend.transport.dial_timeout,
+                )
+            except DialError as error:
+                backend.count_connect(error.result)
+                last = error
+                if error.failure is Failure.NO_DESCRIPTORS:
+                    break  # ours, whatever the address
+                continue
+            backend.count_connect("ok")
+            self._dialing = None
+            if self._state is State.CLOSED:
+                side.abort()
+                return
+            if side.lost:  # reset before we could look at it: as good as refused
+                last = DialError(Failure.CONNECT_FAILED, "refused", "connection reset")
+                continue
+            self._connected(side)
+            return
+        self._dialing = None
+        self._connect_failed(backend, last)
+
+    def _connect_failed(self, backend: LiveBackend, error: DialError | None) -> None:
+        if self._state is State.CLOSED:
+            return
+        local = error is not None and error.failure is Failure.NO_DESCRIPTORS
+        self._reason = error.text if error is not None else "its name does not resolve"
+        if not local:
+            self._plane.unreachable(backend, self._reason)
+        self._settle(ok=None if local else False)
+        self._tried = (*self._tried, backend)
+        if self._attempts < ATTEMPTS and not local:
+            backend.count_retry(error.failure.reason if error is not None else Failure.CONNECT_FAILED.reason)
+            self._connect()
+        else:
+            self._give_up("connect_failed", self._reason)
+
+    def _give_up(self, result: str, reason: str) -> None:
+        self._result, self._reason = result, reason
+        self._happened(Event.CONNECT_FAILED)
+
+    def _connected(self, side: RelaySide) -> None:
+        side.relay = self
+        self._backend_side = side
+        self._happened(Event.CONNECTED)
+        client = self._client
+        # Early bytes of both sides first; an EOF of the client that came before them is passed on behind them.
+        client.start_forwarding(side)
+        side.start_forwarding(client)
+        if self._state is State.CLIENT_DONE:
+            side.write_eof()
+        if side.eof:  # a connection that ended while it was attached
+            self.side_ended(side)
+
+    # --- events of the sides
+
+    def other(self, side: RelaySide) -> RelaySide:
+        """The side across; a client without a backend yet is across from itself, where pausing is harmless."""
+        if side is self._client:
+            return self._backend_side or self._client
+        return self._client
+
+    def side_ended(self, side: RelaySide) -> None:
+        """EOF from one side."""
+        if side is self._client:
+            self._happened(Event.CLIENT_EOF)
+        else:
+            self._happened(Event.BACKEND_EOF)
+
+    def side_lost(self, side: RelaySide, error: Exception | None) -> None:
+        """A side is closed: by us, by an error, or reset by its peer."""
+        if self._state is not State.CLOSED:
+            client = side is self._client
+            self._result = "client_reset" if client else "backend_reset"
+            self._happened(Event.CLIENT_RESET if client else Event.BACKEND_RESET)
+        if self._client.lost and (self._backend_side is None or self._backend_side.lost):
+            self._complete()
+
+    def _happened(self, event: Event) -> None:
+        """Ask the table, do what it says."""
+        connecting = self._state in (State.CONNECTING, State.CONNECTING_EOF)
+        self._state, command = advance(self._state, event)
+        if self._state is State.CLOSED:
+            self._set_deadline(monotonic())
+        client, backend = self._client, self._backend_side
+        match command:
+            case None:
+                return
+            case Command.EOF_TO_BACKEND:
+                if backend is not None and not connecting:
+                    backend.write_eof()
+            case Command.EOF_TO_CLIENT:
+                client.write_eof()
+            case Command.CLOSE_BOTH:
+                client.close()
+                if backend is not None:
+                    backend.close()
+            case Command.CLOSE_CLIENT:
+                client.close()
+            case Command.RESET_BACKEND:
+                if backend is not None:
+                    backend.abort(reset=True)
+            case Command.RESET_CLIENT:
+                client.abort(reset=True)
+            case Command.ABANDON_CONNECT:
+                if self._dialing is not None:
+                    self._dialing.cancel()
+                    self._dialing = None
+            case Command.ABORT_BOTH:
+                if self._dialing is not None:
+                    self._dialing.cancel()
+                    self._dialing = None
+                client.abort()
+                if backend is not None:
+                    backend.abort()
+
+    def cut(self, result: str) -> None:
+        """End it now, whatever it is doing."""
+        if self._state is not State.CLOSED:
+            self._result = result
+            self._happened(Event.CUT)
+        else:  # closing, but a side does not take its last bytes
+            self._client.abort()
+            if self._backend_side is not None:
+                self._backend_side.abort()
+
+    # --- time
+
+    def _limit(self) -> float:
+        if self._state is State.CLOSED:
+            return LINGER
+        if self._state in (State.CLIENT_DONE, State.BACKEND_DONE):
+            return self._idle_timeout or HALF_CLOSED_IDLE
+        return self._idle_timeout
+
+    def _set_deadline(self, now: float) -> None:
+        limit = self._limit()
+        self.deadline = now + max(0.25, limit / 8) if limit else INFINITE
+        if self._state in (State.CLIENT_DONE, State.BACKEND_DONE) or not limit:
+            # A half-close brings a limit of its own: look from time to time.
+            self.deadline = min(self.deadline, now + HALF_CLOSED_IDLE / 8)
+
+    def on_deadline(self, now: float) -> None:
+        """Anything moved since the last look? If not for as long as the limit, the relay is cut."""
+        backend = self._backend_side
+        seen = self._client.received - self._client.unsent()
+        if backend is not None:
+            seen += backend.received - backend.unsent()
+        if seen != self._seen:
+            self._seen = seen
+            self._idle_since = now
+        limit = self._limit()
+        if limit and now - self._idle_since >= limit:
+            self.cut("idle_timeout")
+            self.deadline = now + 1.0
+        else:
+            self._set_deadline(now)
+
+    # --- accounts
+
+    def _settle(self, *, ok: bool | None) -> None:
+        """Tell the backend how this attempt was, once. None: no outcome."""
+        backend, self._backend = self._backend, None
+        if backend is None:
+            return
+        if ok is not None and not self._outcome_known:
+            backend.record(ok, self._trial)
+        backend.release_trial(self._trial)
+        self._trial = False
+        backend.end()
+
+    def flush_counts(self) -> None:
+        """Bring the backend's byte counters up to date (each report), and its breaker, when it spoke its first byte."""
+        backend, side = self._backend, self._backend_side
+        if backend is None or side is None:
+            return
+        received_in, received_out = self._client.received, side.received
+        backend.bytes_sent += received_in - self._counted_in
+        backend.bytes_received += received_out - self._counted_out
+        self._counted_in, self._counted_out = received_in, received_out
+        if received_out and not self._outcome_known:
+            backend.record(True, self._trial)
+            backend.release_trial(self._trial)
+            self._trial = False
+            self._outcome_known = True
+
+    def _complete(self) -> None:
+        """Both sides are closed, or will never be: exactly once."""
+        if self._completed:
+            return
+        self._completed = True
+        plane = self._plane
+        plane.relays.pop(self.id, None)
+        plane.deadlines.discard(self)
+        self.flush_counts()
+        backend = self._backend
+        address = backend.address if backend is not None else self._tried[-1].address if self._tried else ""
+        duration = monotonic() - self._started
+        if backend is not None:
+            key = (self._route, self._result)
+            backend.tcp_results[key] = backend.tcp_results.get(key, 0) + 1
+        elif self._tried:
+            last = self._tried[-1]
+            key = (self._route, self._result)
+            last.tcp_results[key] = last.tcp_results.get(key, 0) + 1
+        # Its first byte was counted as a success (flush_counts). Without one: an end in order is one too, a reset is a
+        # failure, and an end that the client or we made says nothing.
+        self._settle(ok={"ok": True, "backend_reset": False}.get(self._result))
+        plane.tcp_duration.observe(duration)
+        self._log(address, duration)
+
+    def _log(self, address: str, duration: float) -> None:
+        plane = self._plane
+        snapshot = plane.snapshot
+        if snapshot is None or not snapshot.access_log.enabled:
+            return
+        sample = snapshot.access_log.sample
+        if sample < 1.0 and plane.random.random() >= sample:
+            return
+        side = self._backend_side
+        plane.access_log.append(
+            tcp_line(
+                snapshot.access_log.format,
+                listener=self._listener.name,
+                route=self._route,
+                pool=self._pool_name,
+                backend=address,
+                client=self._peer,
+                bytes_in=self._client.received,
+                bytes_out=side.received if side is not None else 0,
+                duration_s=duration,
+                result=self._result,
+                connection_id=self.id,
+                reason=self._reason if self._result != "ok" else "",
+            )
+        )
+
+    def view(self) -> Connection:
+        """What the admin API shows."""
+        side = self._backend_side
+        return Connection(
+            id=self.id,
+            listener=self._listener.name,
+            route=self._route,
+            pool=self._pool_name,
+            client=self._peer,
+            backend=self._backend.address if self._backend is not None else "",
+            state=self._state.value,
+            bytes_in=self._client.received,
+            bytes_out=side.received if side is not None else 0,
+            started_s=round(monotonic() - self._started, 3),
+            worker=self._plane.slot,
+        )

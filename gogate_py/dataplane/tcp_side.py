@@ -1,0 +1,187 @@
+"""RelaySide: one connection of an L4 relay, as the event loop sees it.
+
+Bytes go straight to the other side's ``write``; everything else (EOF, loss, reset) goes to the relay. This object and its ``forward``
+are the whole of copying in user space: a faster way to copy one direction (splice(2) in the kernel, for bulk) takes over by
+pausing this side and moving its descriptor's bytes itself, and gives back by resuming it.
+
+A side without a relay is a ready connection (tcp_pool): what the backend says meanwhile is kept, up to a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from gogate_py.dataplane.hangups import send_reset
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.plane import Plane
+    from gogate_py.dataplane.tcp_pool import ReadyConnections
+    from gogate_py.dataplane.tcp_relay import TcpRelay
+
+#: Water marks of the write buffer: above HIGH the other side is not read, below LOW it is again (SECURITY.md T17).
+HIGH_WATER: Final = 64 * 1024
+LOW_WATER: Final = 16 * 1024
+#: Bytes kept while there is nobody to forward them to.
+EARLY_LIMIT: Final = 64 * 1024
+
+
+class RelaySide:
+    """The client's or the backend's connection."""
+
+    __slots__ = (
+        "_early",
+        "_early_size",
+        "_is_client",
+        "_plane",
+        "_read_paused",
+        "eof",
+        "forward",
+        "lost",
+        "owner",
+        "received",
+        "relay",
+        "transport",
+    )
+
+    def __init__(
+        self, plane: Plane, relay: TcpRelay | None, *, client: bool, owner: ReadyConnections | None = None
+    ) -> None:
+        self._plane = plane
+        self._is_client = client
+        self.relay = relay
+        self.owner = owner
+        self.transport: Any = None
+        self.forward: Any = None  # the other side's write, once there is one
+        self.received = 0
+        self.eof = False
+        self.lost = False
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._read_paused = False
+
+    # --- asyncio
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        if not self._is_client:  # accepted sockets have it from their listener
+            sock = transport.get_extra_info("socket")
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        forward = self.forward
+        if forward is not None:
+            forward(data)
+        else:
+            self._early.append(data)
+            self._early_size += len(data)
+            if self._early_size >= EARLY_LIMIT:
+                self.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self.relay is not None:
+            self._watch()
+            self.relay.side_ended(self)
+            return True
+        if self.owner is not None:
+            self.owner.lost(self)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.forward = None
+        if self.relay is not None:
+            self.relay.side_lost(self, error)
+        elif self.owner is not None:
+            self.owner.lost(self)
+
+    def pause_writing(self) -> None:
+        if self.relay is not None:
+            self.relay.other(self).pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.relay is not None:
+            self.relay.other(self).resume_reading()
+
+    def on_hangup(self, reset: bool) -> None:
+        """Reset while it was not being read."""
+        if reset and self.relay is not None:
+            self.relay.side_lost(self, ConnectionResetError())
+            self.abort()
+
+    # --- for the relay
+
+    def start_forwarding(self, other: RelaySide) -> None:
+        """Forward to the other side from now on, what came early first."""
+        self.forward = other.transport.write
+        if self._early:
+            early, self._early, self._early_size = b"".join(self._early), [], 0
+            other.write(early)
+            if other.open() and other.transport.get_write_buffer_size() <= HIGH_WATER:
+                self.resume_reading()
+
+    def open(self) -> bool:
+        """Whether it can be written to."""
+        return not self.lost and self.transport is not None and not self.transport.is_closing()
+
+    def is_fresh(self) -> bool:
+        """Whether a ready connection may be given to a client: open, and the backend did not end it."""
+        return self.open() and not self.eof
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the other side."""
+        if self.open():
+            self.transport.write(data)
+
+    def write_eof(self) -> None:
+        """The other side ended: FIN, after what was written."""
+        if self.open():
+            self.transport.write_eof()
+
+    def pause_reading(self) -> None:
+        """Stop reading: the other side does not take more. A reset would now go unseen, so it is watched for."""
+        if not self._read_paused and self.open() and not self.eof:
+            self._read_paused = True
+            self.transport.pause_reading()
+            self._watch()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if self._read_paused and self.open():
+            self._read_paused = False
+            self._plane.hangups.forget(self._fd(), self)
+            self.transport.resume_reading()
+
+    def unsent(self) -> int:
+        """Bytes written to it that the kernel has not taken."""
+        return int(self.transport.get_write_buffer_size()) if self.open() else 0
+
+    def close(self) -> None:
+        """Close after what was written."""
+        if self.open():
+            self.transport.close()
+
+    def abort(self, *, reset: bool = False) -> None:
+        """Close at once; with RST if ``reset``."""
+        if not self.lost and self.transport is not None:
+            if reset:
+                send_reset(self.transport)
+            self.transport.abort()
+
+    def abandon(self) -> None:
+        """Close a ready connection that nobody needs."""
+        self.owner = None
+        self.abort()
+
+    def _watch(self) -> None:
+        if self.open():
+            self._plane.hangups.watch(self._fd(), self, fin=False)
+
+    def _fd(self) -> int:
+        sock = self.transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
