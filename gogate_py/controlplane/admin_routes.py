@@ -1,0 +1,349 @@
+"""The endpoints of the admin API: one function each, a table of paths, and who serves which.
+
+An endpoint reads the request, asks the control plane or the supervisor and returns an answer; what cannot be done is an
+:class:`~gogate_py.controlplane.admin_problems.ApiError`. Access rules and audit lines come before (admin_server.py) and
+are not known here, nor is anything about sockets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gogate_py import __version__
+from gogate_py.clock import monotonic
+from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
+from gogate_py.controlplane.admin_views import backend_object, gauges, service_object, stats_object
+from gogate_py.controlplane.compiler import joins
+from gogate_py.controlplane.control import BackendView, Control
+from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
+from gogate_py.controlplane.registry_rules import AddressForbidden
+from gogate_py.messages import Connection
+from gogate_py.telemetry.exposition import Exposition, Gauges
+from gogate_py.telemetry.totals import Totals
+
+#: Largest body that is read (SECURITY.md T22).
+MAX_BODY: Final = 1 << 20
+
+SERVICES: Final = "/v1/services"
+HEARTBEAT: Final = "/heartbeat"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """One worker slot as it is shown. ``started_s``: seconds since its process started."""
+
+    slot: int
+    pid: int
+    state: str  # starting | serving | draining | dead
+    started_s: float
+    restarts: int
+
+
+class Supervision(Protocol):
+    """What the admin API asks of the supervisor."""
+
+    @property
+    def started(self) -> float:
+        """Monotonic seconds of its start."""
+        ...
+
+    def workers(self) -> list[WorkerView]:
+        """Every worker slot."""
+        ...
+
+    async def connections(self) -> list[Connection]:
+        """Every live L4 connection."""
+        ...
+
+    async def close_connection(self, connection_id: str, /) -> bool:
+        """Cut one; whether it was there."""
+        ...
+
+    def backend_live(self, row: int, /) -> tuple[int, str]:
+        """(active count over all workers, closed | open | half_open) of the backend in this arena row."""
+        ...
+
+    def log_lines_dropped(self) -> int:
+        """Lines the log writer dropped since the last call."""
+        ...
+
+
+@frozen
+class Endpoint:
+    """One path with what each method does there. ``on``: the listeners that serve it."""
+
+    path: str
+    verbs: Mapping[str, Handler]
+    does: str
+    on: frozenset[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = scope["path"]
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = self.verbs.get(method)
+        answer: Response
+        if handler is None:
+            allow = ", ".join(f"{verb}, HEAD" if verb == "GET" else verb for verb in self.verbs)
+            answer = problem(405, f"This path takes {allow}.", path, headers=[("Allow", allow)])
+        else:
+            try:
+                answer = await handler(request)
+            except ApiError as error:
+                answer = problem(error.status, error.detail, path, field=error.field, headers=error.headers.items())
+        await answer(scope, receive, send)
+
+
+class Api:
+    """All endpoints over one control plane."""
+
+    def __init__(self, control: Control, supervision: Supervision, totals: Totals) -> None:
+        self._control = control
+        self._supervision = supervision
+        self._totals = totals
+        self._exposition = Exposition(totals, self._gauges)
+        everywhere = frozenset({"admin", "metrics", "registry"})
+        admin = frozenset({"admin"})
+        metrics = frozenset({"admin", "metrics"})
+        registry = frozenset({"admin", "registry"})
+        health, ready = {"GET": self.health}, {"GET": self.ready}
+        services = {"GET": self.list_services, "POST": self.register}
+        service = {"GET": self.service, "DELETE": self.deregister}
+        self.endpoints = [
+            Endpoint("/health", health, "whether gogate is alive", everywhere),
+            Endpoint("/healthz", health, "the same", everywhere),
+            Endpoint("/ready", ready, "whether it takes new traffic; 503 with the reasons when not", everywhere),
+            Endpoint("/readyz", ready, "the same", everywhere),
+            Endpoint("/stats", {"GET": self.stats}, "workers, connections, requests, latency, pools", admin),
+            Endpoint("/backends", {"GET": self.backends}, "every backend of every pool", admin),
+            Endpoint("/backends/{id:path}/drain", {"POST": self.drain}, "give it no new work; ?pool= for one", admin),
+            Endpoint("/backends/{id:path}/undrain", {"POST": self.undrain}, "give it work again; ?pool=", admin),
+            Endpoint("/connections", {"GET": self.connections}, "live L4 connections; ?pool= ?backend=", admin),
+            Endpoint("/connections/{id:path}", {"DELETE": self.close_connection}, "cut one", admin),
+            *(
+                Endpoint(path, {"GET": self.metrics}, "metrics for Prometheus", metrics)
+                for path in dict.fromkeys(["/metrics", control.config.server.metrics.path])
+            ),
+            Endpoint(SERVICES, services, "register an instance; list them, ?name= ?tag=", registry),
+            Endpoint(f"{SERVICES}/{{id}}", service, "one instance; deregister it", registry),
+            Endpoint(f"{SERVICES}/{{id}}{HEARTBEAT}", {"PUT": self.heartbeat}, "renew its lease", registry),
+        ]
+
+    def router(self, listener: str) -> ASGIApp:
+        """The application of one listener: admin, metrics or registry."""
+        served = [endpoint for endpoint in self.endpoints if listener in endpoint.on]
+        shown = [endpoint.path.replace(":path", "") for endpoint in served]
+
+        async def index(request: Request) -> Response:
+            listed = [
+                {"path": path, "methods": sorted(endpoint.verbs), "does": endpoint.does}
+                for path, endpoint in zip(shown, served, strict=True)
+            ]
+            return json_answer({"name": "gogate", "version": __version__, "endpoints": listed})
+
+        async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
+            path = scope["path"]
+            answer = problem(404, f"There is nothing at this path.{did_you_mean(path, shown)}", path)
+            await answer(scope, receive, send)
+
+        top = Endpoint("/", {"GET": index}, "this list", frozenset({listener}))
+        routes = [Route(endpoint.path, endpoint) for endpoint in (top, *served)]
+        return Router(routes, redirect_slashes=False, default=unknown)
+
+    def close(self) -> None:
+        """Let go of what answering needed."""
+        self._exposition.close()
+
+    # --- health
+
+    async def health(self, request: Request) -> Response:
+        """Alive as long as it can answer."""
+        return json_answer({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """Readiness with its reasons (DESIGN.md section 6)."""
+        ready, reasons = self._control.readiness()
+        if ready:
+            return json_answer({"status": "ready"})
+        return json_answer({"status": "not ready", "reasons": reasons}, 503)
+
+    # --- what happens
+
+    async def stats(self, request: Request) -> Response:
+        """Numbers since the start."""
+        control, supervision = self._control, self._supervision
+        ready, _ = control.readiness()
+        return json_answer(
+            {
+                "version": __version__,
+                "pid": os.getpid(),
+                "uptime_s": round(monotonic() - supervision.started, 3),
+                "generation": control.generation,
+                "ready": ready,
+                "draining": control.draining,
+                "workers": supervision.workers(),
+                "registry": {"services": len(control.registrations())},
+                **stats_object(self._totals, control.backends(), supervision.backend_live),
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text, or OpenMetrics when Accept asks for it."""
+        if not self._control.config.server.metrics.enabled:
+            raise ApiError(404, "Metrics are off (server.metrics.enabled).")
+        body, content_type = await self._exposition.render(request.headers.get("accept", ""))
+        return Response(body, 200, {"Content-Type": content_type})
+
+    def take_dropped_lines(self) -> None:
+        """Count the log lines that the supervisor's writer dropped since the last call."""
+        dropped = self._supervision.log_lines_dropped()
+        if dropped:
+            self._totals.count("gogate_log_lines_dropped_total", (), dropped)
+
+    def _gauges(self) -> Gauges:
+        control, supervision = self._control, self._supervision
+        return gauges(
+            control.backends(),
+            supervision.backend_live,
+            services=len(control.registrations()),
+            generation=control.generation,
+            serving=sum(worker.state == "serving" for worker in supervision.workers()),
+            uptime=monotonic() - supervision.started,
+        )
+
+    # --- backends
+
+    def _backend_objects(self, views: list[BackendView]) -> list[dict[str, Any]]:
+        return [backend_object(view, self._supervision.backend_live) for view in views]
+
+    async def backends(self, request: Request) -> Response:
+        """Every backend of every pool."""
+        return json_answer({"backends": self._backend_objects(self._control.backends())})
+
+    async def drain(self, request: Request) -> Response:
+        """No new work for a backend."""
+        return self._set_drained(request, self._control.drain)
+
+    async def undrain(self, request: Request) -> Response:
+        """Work again."""
+        return self._set_drained(request, self._control.undrain)
+
+    def _set_drained(self, request: Request, verb: Callable[[str, str | None], list[BackendView]]) -> Response:
+        identity = request.path_params["id"]
+        pool = request.query_params.get("pool")
+        touched = verb(identity, pool)
+        if not touched:
+            views = self._control.backends()
+            near = did_you_mean(identity, dict.fromkeys(name for view in views for name in (view.id, view.addr)))
+            where = f" in pool {pool[:MAX_SHOWN]}" if pool is not None else ""
+            raise ApiError(404, f"No backend has the id or address {identity[:MAX_SHOWN]}{where}.{near}")
+        return json_answer({"backends": self._backend_objects(touched)})
+
+    # --- connections
+
+    async def connections(self, request: Request) -> Response:
+        """Live L4 connections, of one pool or backend where asked."""
+        pool, backend = request.query_params.get("pool"), request.query_params.get("backend")
+        found = [
+            one
+            for one in await self._supervision.connections()
+            if (pool is None or one.pool == pool) and (backend is None or one.backend == backend)
+        ]
+        return json_answer({"connections": found})
+
+    async def close_connection(self, request: Request) -> Response:
+        """Cut one L4 connection."""
+        identity = request.path_params["id"]
+        if not await self._supervision.close_connection(identity):
+            raise ApiError(404, f"No live connection has the id {identity[:MAX_SHOWN]}.")
+        return Response(status_code=204)
+
+    # --- registry
+
+    def _need_registry(self) -> None:
+        if not self._control.config.server.registry.enabled:
+            raise ApiError(404, "The registry is off (server.registry.enabled).")
+
+    async def register(self, request: Request) -> Response:
+        """Register an instance, or update the one with the same id: 201 either way, as GoGate answers."""
+        self._need_registry()
+        body = await read_object(request)
+        try:
+            registration, _ = self._control.register(body)
+        except RegistrationError as error:
+            raise ApiError(400, f"{error.field}: {error.message}", field=error.field) from None
+        except AddressForbidden as error:
+            raise ApiError(403, f"{error.field}: {error.message}", field=error.field) from None
+        except RegistryFull as error:
+            raise ApiError(503, str(error), headers={"Retry-After": "5"}) from None
+        return json_answer(self._service(registration), 201, {"Location": f"{SERVICES}/{registration.id}"})
+
+    async def list_services(self, request: Request) -> Response:
+        """Registered instances, of one name and with one tag where asked."""
+        self._need_registry()
+        found = self._control.registrations(request.query_params.get("name"), request.query_params.get("tag"))
+        # Not pools_of for each: with thousands of instances the pools would be worked out thousands of times.
+        config = self._control.config
+        pools = config.effective_pools()
+        now = monotonic()
+        services = [
+            service_object(one, [name for name, pool in pools.items() if joins(config, pool, one)], now)
+            for one in found
+        ]
+        return json_answer({"services": services})
+
+    async def service(self, request: Request) -> Response:
+        """One instance."""
+        self._need_registry()
+        registration = self._control.registration(request.path_params["id"])
+        if registration is None:
+            raise self._unknown_service(request)
+        return json_answer(self._service(registration))
+
+    async def deregister(self, request: Request) -> Response:
+        """Take an instance out."""
+        self._need_registry()
+        if not self._control.deregister(request.path_params["id"]):
+            raise self._unknown_service(request)
+        return Response(status_code=204)
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Renew a lease (admin_server.py answers the known ids before they come here)."""
+        self._need_registry()
+        if not self._control.heartbeat(request.path_params["id"]):
+            raise self._unknown_service(request)
+        return Response(status_code=204)
+
+    def _service(self, registration: Registration) -> dict[str, Any]:
+        return service_object(registration, self._control.pools_of(registration), monotonic())
+
+    def _unknown_service(self, request: Request) -> ApiError:
+        return ApiError(404, f"No instance has the id {request.path_params['id'][:MAX_SHOWN]}.")
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The request's body, which must be one JSON object of at most MAX_BODY bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ApiError(413, f"A body may have {MAX_BODY} bytes.")
+    if not body:
+        raise ApiError(400, "A body is missing: a JSON object is expected.")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:  # RecursionError: nested too deeply
+        raise ApiError(400, f"The body is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "The body must be a JSON object.")
+    return value

@@ -1,0 +1,227 @@
+"""Compiler: configuration + registered instances + what is known of addresses and health → Snapshot. Pure.
+
+The only place where they meet. Members of a pool are its own backends and the instances that join it (by service name
+and all of the pool's tags; without ``pools:`` in the file every instance joins "default"). One address is one backend
+in a pool: the file's entry wins over a registration, an earlier registration over a later one; the others are kept as
+further ids of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+
+from attrs import evolve, field, frozen
+
+from gogate_py.addresses import Address, parse
+from gogate_py.config import schema
+from gogate_py.controlplane.registry import Registration
+from gogate_py.controlplane.rows import Key
+from gogate_py.snapshot import (
+    AccessLog,
+    Backend,
+    BackendState,
+    Breaker,
+    HttpRoute,
+    HttpTransport,
+    Limits,
+    Listener,
+    Pool,
+    RateLimit,
+    Snapshot,
+    TcpPool,
+    TcpRoute,
+    Timeouts,
+)
+
+
+@frozen
+class Member:
+    """One backend of one pool. ``ids`` are the registrations that stand behind it; none for a backend of the file."""
+
+    pool: str
+    address: Address
+    text: str
+    weight: int
+    from_file: bool
+    ids: tuple[str, ...] = field(default=())
+
+    @property
+    def key(self) -> Key:
+        """Its identity over snapshots."""
+        return (self.pool, self.text)
+
+
+def members(config: schema.Config, instances: Sequence[Registration]) -> dict[str, list[Member]]:
+    """Every pool's backends, the file's first, then instances in order of registration."""
+    result: dict[str, list[Member]] = {}
+    for name, pool in config.effective_pools().items():
+        found: dict[Address, Member] = {}
+        ids: dict[Address, list[str]] = {}
+        for backend in pool.backends:
+            address = _parse(backend.addr)
+            found.setdefault(_place(address), Member(name, address, str(address), backend.weight, True))
+        for instance in instances:
+            if not joins(config, pool, instance):
+                continue
+            address = _parse(instance.address)
+            place = _place(address)
+            if place not in found:
+                found[place] = Member(name, address, instance.address, instance.weight, False)
+            ids.setdefault(place, []).append(instance.id)
+        result[name] = [
+            evolve(member, ids=tuple(ids[place])) if place in ids else member for place, member in found.items()
+        ]
+    return result
+
+
+@lru_cache(maxsize=32768)
+def _parse(text: str) -> Address:
+    """Addresses were checked when they came; with thousands of instances each recompile would parse them all again."""
+    return parse(text, need_host=True)
+
+
+@lru_cache(maxsize=32768)
+def _place(address: Address) -> Address:
+    """An address as it is compared: names have no case, and IPv6 addresses one spelling."""
+    if ":" in address.host:
+        return Address(str(ip_address(address.host)), address.port)
+    return Address(address.host.lower(), address.port, address.path)
+
+
+def joins(config: schema.Config, pool: schema.Pool, instance: Registration) -> bool:
+    """Whether an instance is a member of a pool: by name and tags, or any instance where the file has no pools."""
+    if config.every_instance_joins_default:
+        return True
+    return instance.name == pool.service and (not pool.tags or set(pool.tags) <= set(instance.tags))
+
+
+Endpoints = tuple[tuple[str, int], ...]
+
+
+def compile_snapshot(
+    config: schema.Config,
+    pool_members: Mapping[str, Sequence[Member]],
+    rows: Mapping[Key, int],
+    endpoints: Callable[[Member], Endpoints],
+    state: Callable[[Member, int], BackendState],
+    generation: int,
+    workers: int,
+) -> Snapshot:
+    """The snapshot of this moment. ``endpoints`` and ``state`` say what is known of a member."""
+    server = config.server
+    routes = config.effective_routes()
+    pools = config.effective_pools()
+    return Snapshot(
+        generation=generation,
+        listeners=_listeners(config, routes),
+        pools=tuple(
+            _pool(pools[name], found, rows, endpoints, state, server.limits.pending_per_backend, workers)
+            for name, found in pool_members.items()
+        ),
+        http_routes=tuple(_http_route(route) for route in routes if route.type == "http"),
+        limits=_limits(server.limits),
+        timeouts=_timeouts(server.timeouts),
+        access_log=AccessLog(config.logging.access.enabled, config.logging.format, config.logging.access.sample),
+        log_level=config.logging.level,
+        log_format=config.logging.format,
+        trusted_proxies=server.trusted_proxies,
+        rate_limits=(RateLimit(0, server.rate_limit.rate, server.rate_limit.per, server.rate_limit.burst),)
+        if server.rate_limit.enabled
+        else (),
+        header_names=server.header_names,
+    )
+
+
+def listener_ids(config: schema.Config) -> dict[str, str]:
+    """Listener id → address as configured: what is bound, and what a snapshot's listeners are called."""
+    return {listener.id: listener.address for listener in _listeners(config, config.effective_routes())}
+
+
+def _listeners(config: schema.Config, routes: Sequence[schema.Route]) -> tuple[Listener, ...]:
+    found = [
+        Listener(f"tcp:{route.name}", route.listen_addr, TcpRoute(route.name, route.pool, route.idle_timeout))
+        for route in routes
+        if route.type == "tcp"
+    ]
+    if config.server.http_listen_addr:
+        found.append(Listener("http:default", config.server.http_listen_addr))
+    return tuple(found)
+
+
+def _pool(
+    pool: schema.Pool,
+    found: Sequence[Member],
+    rows: Mapping[Key, int],
+    endpoints: Callable[[Member], Endpoints],
+    state: Callable[[Member, int], BackendState],
+    pending: int,
+    workers: int,
+) -> Pool:
+    transport, breaker, ready = pool.http_transport, pool.circuit_breaker, pool.tcp_pool
+    backends = tuple(
+        Backend(rows[one.key], one.text, endpoints(one), one.weight, state(one, rows[one.key])) for one in found
+    )
+    return Pool(
+        name=pool.name,
+        balancer=pool.load_balancer,
+        backends=backends,
+        transport=HttpTransport(
+            transport.max_idle_conns_per_host,
+            transport.max_conns_per_host,
+            pending,
+            transport.idle_conn_timeout,
+            transport.max_lifetime,
+            transport.dial_timeout,
+        ),
+        breaker=Breaker(
+            breaker.failure_threshold, breaker.success_threshold, breaker.half_open_requests, breaker.timeout
+        )
+        if breaker.enabled
+        else None,
+        # The file says how many in all; each worker keeps its share.
+        tcp_pool=TcpPool(max(1, ready.max_idle // workers), ready.idle_timeout, ready.max_lifetime)
+        if ready.enabled
+        else None,
+    )
+
+
+def _http_route(route: schema.Route) -> HttpRoute:
+    match = route.match
+    return HttpRoute(
+        route.name,
+        route.pool,
+        match.host,
+        match.path,
+        match.path_prefix,
+        match.methods,
+        _timeouts(route.timeouts),
+        route.websocket,
+    )
+
+
+def _timeouts(timeouts: schema.Timeouts) -> Timeouts:
+    return Timeouts(
+        timeouts.request,
+        timeouts.response_header,
+        timeouts.body_idle,
+        timeouts.idle,
+        timeouts.request_header,
+        timeouts.tunnel_idle,
+        timeouts.min_body_rate,
+    )
+
+
+def _limits(limits: schema.Limits) -> Limits:
+    return Limits(
+        limits.request_line,
+        limits.request_head,
+        limits.request_fields,
+        limits.request_body,
+        limits.response_head,
+        limits.response_fields,
+        limits.connections,
+        limits.in_flight,
+        limits.methods,
+    )

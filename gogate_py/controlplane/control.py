@@ -1,0 +1,380 @@
+"""Control: the control plane's one object. Owns configuration, registry and what is known of backends, and turns every
+change of them into a snapshot or a state change for the workers.
+
+What changes who is in a pool, or where it is, makes a new snapshot; all such changes within DEBOUNCE make one
+(SECURITY.md F16). What changes only whether a backend takes work (health, draining) goes out as a state change.
+
+Verbs are synchronous and called from the admin API in the supervisor's loop; nothing here waits for workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from attrs import frozen
+
+from gogate_py.addresses import Address
+from gogate_py.arena import BACKEND_ROWS
+from gogate_py.clock import monotonic, wall
+from gogate_py.config.schema import Config
+from gogate_py.controlplane.compiler import Member, compile_snapshot, joins, members
+from gogate_py.controlplane.member_states import MemberStates
+from gogate_py.controlplane.publisher import Publisher
+from gogate_py.controlplane.registry import Registration, Registry, RegistryFull
+from gogate_py.controlplane.registry_rules import AddressRules
+from gogate_py.controlplane.resolver import Lookup, is_local
+from gogate_py.controlplane.rows import Key, Rows, RowsExhausted
+from gogate_py.errors import StartError
+from gogate_py.snapshot import BackendState
+
+__all__ = ["BackendView", "Control"]
+
+log = logging.getLogger("gogate.control")
+
+#: Changes of membership within this many seconds make one snapshot, changes of health within STATE_DELAY one message.
+#: A snapshot of 10 000 backends takes some 100 ms to make: a storm may cost a fifth of the time, and wait MAX_DEBOUNCE.
+DEBOUNCE: Final = 0.02
+MAX_DEBOUNCE: Final = 0.5
+_SHARE: Final = 4.0
+STATE_DELAY: Final = 0.01
+#: How long a start waits for the names of its backends, so that the first requests find them resolved.
+FIRST_LOOKUP: Final = 0.5
+#: After more backends than rows: the next try (rows of backends that left come free when every worker knows it).
+_ROWS_RETRY: Final = 1.0
+#: A cleanup that comes this late, seconds, says that the process did not run: heartbeats could not be heard meanwhile.
+_STALL: Final = 1.0
+
+
+@frozen
+class BackendView:
+    """One backend of one pool as the admin API shows it. ``id`` is the registration's, else the address."""
+
+    id: str
+    addr: str
+    pool: str
+    origin: str  # file | registry
+    weight: int
+    healthy: bool
+    draining: bool
+    last_error: str
+    row: int
+    registration_ids: tuple[str, ...]
+
+
+#: Counts one event: metric, labels.
+Count = Callable[[str, tuple[str, ...]], None]
+
+
+class Control:
+    """Intent and its consequences. ``own_addresses``: what this gateway listens on; ``reset_row``: see rows."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        publisher: Publisher,
+        workers: int,
+        own_addresses: Iterable[Address] = (),
+        reset_row: Callable[[int], None] = lambda row: None,
+        count: Count = lambda name, labels: None,
+        lookup: Lookup | None = None,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        self.config = config
+        #: Set and cleared by the supervisor; readiness depends on them.
+        self.starting = True
+        self.draining = False
+        self._publisher = publisher
+        self._workers = workers
+        self._count = count
+        self._now = now
+        settings = config.server.registry
+        rules = AddressRules(settings.allow_cidrs, own_addresses, is_local)
+        self._registry = Registry(
+            rules, default_ttl=settings.default_ttl, max_services=settings.max_services, clock=now, wall=wall
+        )
+        self._rows = Rows(reset_row)
+        self._states = MemberStates(
+            refusal=rules.refusal,
+            lookup=lookup,
+            now=now,
+            on_moved=self._later,
+            on_health=lambda keys: self._states_later(),
+            on_probe=self._probed,
+        )
+        self._pools = config.effective_pools()
+        self._members: dict[Key, Member] = {}
+        # --- what the workers were told last
+        self._told: dict[Key, BackendState] = {}
+        self._key_of_row: dict[int, Key] = {}
+        # --- what is still to be done
+        self._recompiling: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
+        self._joins_to_come = 0
+        self._debounce = DEBOUNCE
+        self._cleaner: asyncio.Task[None] | None = None
+
+    @property
+    def generation(self) -> int:
+        """Number of the snapshot that is served."""
+        return self._publisher.generation
+
+    async def start(self) -> None:
+        """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
+        self._update_members()
+        await self._states.settle(FIRST_LOOKUP)
+        try:
+            self._compile()
+        except RowsExhausted as error:
+            await self._states.stop()
+            raise StartError(str(error)) from None
+        self._cleaner = asyncio.get_running_loop().create_task(self._clean())
+
+    async def stop(self) -> None:
+        """End everything that runs."""
+        for timer in (self._recompiling, self._telling):
+            if timer is not None:
+                timer.cancel()
+        if self._cleaner is not None:
+            self._cleaner.cancel()
+            await asyncio.gather(self._cleaner, return_exceptions=True)
+        await self._states.stop()
+
+    # --- changes of membership and place: a new snapshot
+
+    def _later(self, delay: float | None = None) -> None:
+        """Make a new snapshot soon, together with whatever else changes until then."""
+        if self._recompiling is None and self._publisher.snapshot is not None:  # the first one is still to come anyway
+            wait = self._debounce if delay is None else delay
+            self._recompiling = asyncio.get_running_loop().call_later(wait, self._recompile)
+
+    def _recompile(self) -> None:
+        self._recompiling = None
+        begun = monotonic()
+        try:
+            self._update_members()
+            self._compile()
+        except RowsExhausted as error:
+            log.error("the backends do not change", extra={"error": str(error)})
+            self._later(_ROWS_RETRY)
+        self._debounce = min(MAX_DEBOUNCE, max(DEBOUNCE, _SHARE * (monotonic() - begun)))
+
+    def _catch_up(self) -> None:
+        """Whoever asks sees what was changed just now."""
+        if self._recompiling is not None:
+            self._recompiling.cancel()
+            self._recompile()
+
+    def _update_members(self) -> None:
+        """Who is in which pool now; resolver and prober follow."""
+        found = members(self.config, self._registry.all())
+        self._members = {member.key: member for pool in found.values() for member in pool}
+        self._joins_to_come = 0
+        self._states.update(self._members, self._pools)
+
+    def _compile(self) -> None:
+        publisher = self._publisher
+        generation = publisher.generation + 1
+        rows = self._rows.assign(self._members, generation, publisher.acknowledged())
+        by_pool: dict[str, list[Member]] = {name: [] for name in self._pools}
+        for member in self._members.values():
+            by_pool[member.pool].append(member)
+        states = self._states
+        snapshot = compile_snapshot(
+            self.config, by_pool, rows, states.endpoints, states.state, generation, self._workers
+        )
+        before, self._told = self._told, {key: states.state(one, rows[key]) for key, one in self._members.items()}
+        self._key_of_row = {row: key for key, row in rows.items()}
+        publisher.publish(snapshot)
+        for key, state in self._told.items():
+            self._note(key, before.get(key), state)
+
+    # --- changes of health and draining: a state change
+
+    def _states_later(self) -> None:
+        if self._telling is None and self._publisher.snapshot is not None:
+            self._telling = asyncio.get_running_loop().call_later(STATE_DELAY, self._tell_states)
+
+    def _tell_states(self) -> None:
+        """Tell the workers which backends are in another state than they know."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        changes = []
+        for key, told in list(self._told.items()):
+            member = self._members.get(key)
+            if member is None:
+                continue  # it leaves with the next snapshot
+            state = self._states.state(member, told.row)
+            if state != told:
+                changes.append(state)
+                self._told[key] = state
+                self._note(key, told, state)
+        if changes:
+            self._publisher.publish_states(changes)
+
+    def _note(self, key: Key, before: BackendState | None, after: BackendState) -> None:
+        """Log and count a change between up and down; a new backend counts as one that was up."""
+        if (before is None or before.up) == after.up:
+            return
+        pool, address = key
+        if before is not None:
+            self._count("gogate_health_transitions_total", (pool, address, "up" if after.up else "down"))
+        if after.up:
+            log.info("backend is up", extra={"pool": pool, "backend": address})
+        else:
+            log.warning("backend is down", extra={"pool": pool, "backend": address, "error": after.reason})
+
+    def _probed(self, keys: Iterable[Key], ok: bool) -> None:
+        for pool, address in keys:
+            self._count("gogate_health_probes_total", (pool, address, "success" if ok else "failure"))
+
+    def unreachable(self, row: int, error: str) -> None:
+        """A worker could not connect to the backend of this row: look again soon, at its name and at itself."""
+        key = self._key_of_row.get(row)
+        member = self._members.get(key) if key is not None else None
+        if member is not None:
+            log.debug("backend unreachable", extra={"backend": member.text, "error": error})
+            self._states.unreachable(member)
+
+    # --- leases
+
+    async def _clean(self) -> None:
+        """Take expired instances out of rotation, once a cleanup interval."""
+        interval = self.config.server.registry.cleanup_interval
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + interval
+            await asyncio.sleep(interval)
+            late = loop.time() - due
+            try:
+                if late > _STALL:
+                    log.warning("the control plane did not run; leases are extended", extra={"late_s": round(late, 3)})
+                    self._registry.extend(late)
+                self.expire()
+            except Exception as error:  # the cleaner must survive
+                log.error("internal error", exc_info=error, extra={"where": "registry cleanup"})
+
+    def expire(self) -> None:
+        """Take out the instances whose lease has ended, now."""
+        gone = self._registry.expire(self._now())
+        for one in gone:
+            log.warning("instance expired", extra={"id": one.id, "service": one.name, "address": one.address})
+            self._count("gogate_registry_events_total", ("expired",))
+        if gone:
+            self._later(0)
+
+    # --- for the admin API: backends
+
+    def rows_in_use(self) -> list[int]:
+        """Arena rows that may hold something."""
+        return self._rows.in_use()
+
+    def backends(self) -> list[BackendView]:
+        """Every backend of every pool."""
+        self._catch_up()
+        return [self._view(self._members[key], told.row) for key, told in self._told.items() if key in self._members]
+
+    def _view(self, member: Member, row: int) -> BackendView:
+        state = self._states.state(member, row)
+        return BackendView(
+            id=member.ids[0] if member.ids and not member.from_file else member.text,
+            addr=member.text,
+            pool=member.pool,
+            origin="file" if member.from_file else "registry",
+            weight=member.weight,
+            healthy=state.up,
+            draining=state.draining,
+            last_error=self._states.last_error(member),
+            row=row,
+            registration_ids=member.ids,
+        )
+
+    def drain(self, identity: str, pool: str | None = None) -> list[BackendView]:
+        """Give a backend no new work; what runs goes on. By registration id or address; → what it was, [] = unknown."""
+        return self._set_drained(identity, pool, drained=True)
+
+    def undrain(self, identity: str, pool: str | None = None) -> list[BackendView]:
+        """Give it work again."""
+        return self._set_drained(identity, pool, drained=False)
+
+    def _set_drained(self, identity: str, pool: str | None, *, drained: bool) -> list[BackendView]:
+        self._catch_up()
+        touched = {
+            key
+            for key, member in self._members.items()
+            if (pool is None or member.pool == pool) and (identity == member.text or identity in member.ids)
+        }
+        self._states.set_drained(touched, drained)
+        self._tell_states()
+        for name, address in sorted(touched):
+            log.info(
+                "backend is draining" if drained else "backend takes work again",
+                extra={"pool": name, "backend": address},
+            )
+        return [self._view(self._members[key], told.row) for key, told in self._told.items() if key in touched]
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Whether new traffic is welcome, else why not (DESIGN.md section 6). A gateway without backends is ready."""
+        if self.starting:
+            return False, ["starting"]
+        if self.draining:
+            return False, ["draining"]
+        views = self.backends()
+        if not views or any(view.healthy and not view.draining and view.weight for view in views):
+            return True, []
+        return False, [f"pool {name} has no usable backend" for name in sorted({view.pool for view in views})]
+
+    # --- for the admin API: registry
+
+    def register(self, body: dict[str, object]) -> tuple[Registration, bool]:
+        """Register or update an instance; → (it, whether it is new).
+
+        Raises registry.RegistrationError, registry_rules.AddressForbidden, registry.RegistryFull.
+        """
+        before = self._registry.get(given) if isinstance(given := body.get("id"), str) else None
+        instance, created = self._registry.register(body)
+        if before is not None and before.routes_like(instance):
+            return instance, False  # the same again: only the lease and the metadata are new
+        coming = len(self.pools_of(instance))
+        if len(self._members) + self._joins_to_come + coming > BACKEND_ROWS:
+            self._registry.restore(instance.id, before)
+            raise RegistryFull(f"there is no room for more than {BACKEND_ROWS} backends in all pools")
+        self._joins_to_come += coming
+        self._registry_event("registered" if created else "updated", instance)
+        self._later()
+        return instance, created
+
+    def heartbeat(self, identity: str) -> bool:
+        """Renew a lease; False for an unknown id. Changes nothing else: 5 000 a second are fine."""
+        return self._registry.heartbeat(identity)
+
+    def deregister(self, identity: str) -> bool:
+        """Take an instance out; False for an unknown id."""
+        gone = self._registry.deregister(identity)
+        if gone is None:
+            return False
+        self._registry_event("deregistered", gone)
+        self._later()
+        return True
+
+    def _registry_event(self, event: str, instance: Registration) -> None:
+        log.info(
+            f"instance {event}", extra={"id": instance.id, "service": instance.name, "address": instance.address}
+        )
+        self._count("gogate_registry_events_total", (event,))
+
+    def registration(self, identity: str) -> Registration | None:
+        """One instance by id."""
+        return self._registry.get(identity)
+
+    def registrations(self, name: str | None = None, tag: str | None = None) -> list[Registration]:
+        """Instances, of one service and with one tag where given."""
+        return self._registry.all(name, tag)
+
+    def pools_of(self, registration: Registration) -> list[str]:
+        """The pools that an instance joins; none: it is unrouted."""
+        return [name for name, pool in self._pools.items() if joins(self.config, pool, registration)]

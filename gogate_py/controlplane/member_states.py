@@ -1,0 +1,129 @@
+"""Member states: what is known of every backend of every pool: where it is, whether it is up, whether it is drained.
+
+Owns resolver and prober and asks them; keeps the drains. What a member's state becomes of this is decided here and
+nowhere else:
+
+    its name has no usable address     down, with that reason, whatever its health was
+    the pool's health is off           up
+    probed                             as the prober says, with its last error as the reason
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from gogate_py.config.schema import Pool
+from gogate_py.controlplane.compiler import Endpoints, Member
+from gogate_py.controlplane.prober import Prober, ProbeSettings, Target
+from gogate_py.controlplane.resolver import Lookup, Refusal, Resolution, Resolver
+from gogate_py.controlplane.rows import Key
+from gogate_py.snapshot import BackendState
+
+
+class MemberStates:
+    """``on_moved``: endpoints or reasons changed; ``on_health``: the health of these backends changed; ``on_probe``: a
+    probe of these backends was good or not. ``refusal``: see resolver."""
+
+    def __init__(
+        self,
+        *,
+        refusal: Refusal,
+        lookup: Lookup | None,
+        now: Callable[[], float],
+        on_moved: Callable[[], None],
+        on_health: Callable[[Iterable[Key]], None],
+        on_probe: Callable[[Iterable[Key], bool], None],
+    ) -> None:
+        self._refusal = refusal
+        self._on_moved = on_moved
+        self._resolver = Resolver(self._moved, lookup, now)
+        self._prober = Prober(
+            self._endpoints_of,
+            lambda target: on_health(self._sharing.get(target, ())),
+            lambda target, ok: on_probe(self._sharing.get(target, ()), ok),
+        )
+        self._targets: dict[Key, Target] = {}
+        # the backends that a probe of a target speaks for
+        self._sharing: dict[Target, list[Key]] = {}
+        self._drained: set[Key] = set()
+
+    def update(self, everyone: Mapping[Key, Member], pools: Mapping[str, Pool]) -> None:
+        """These are the backends from now on; those that stay keep all that is known of them."""
+        self._drained &= everyone.keys()
+        settings = {name: ProbeSettings.of(pool.health) for name, pool in pools.items() if pool.health.enabled}
+        self._targets = {
+            key: Target(member.address, not member.from_file, settings[member.pool])
+            for key, member in everyone.items()
+            if member.pool in settings
+        }
+        self._sharing = {}
+        for key, target in self._targets.items():
+            self._sharing.setdefault(target, []).append(key)
+        # Endpoints first: the first probe of a new target comes at once.
+        self._resolver.watch(((one.address, not one.from_file) for one in everyone.values()), self._refusal)
+        self._prober.watch(self._sharing)
+
+    async def settle(self, limit: float) -> None:
+        """Wait until every name was answered for once, at most ``limit`` seconds."""
+        await self._resolver.settle(limit)
+
+    async def stop(self) -> None:
+        """End all probes and questions."""
+        await asyncio.gather(self._prober.stop(), self._resolver.stop())
+
+    # --- what is known
+
+    def endpoints(self, member: Member) -> Endpoints:
+        """Where to connect to, in order; empty while nothing is known."""
+        return self._resolution(member).endpoints
+
+    def state(self, member: Member, row: int) -> BackendState:
+        """The state of a member for the workers."""
+        resolution = self._resolution(member)
+        draining = member.key in self._drained
+        if not resolution.endpoints:
+            return BackendState(row, False, draining, resolution.error)
+        target = self._targets.get(member.key)
+        health = self._prober.state(target) if target is not None else None
+        if health is None or health.up:
+            return BackendState(row, True, draining)
+        return BackendState(row, False, draining, health.last_error)
+
+    def last_error(self, member: Member) -> str:
+        """The last failure, also of a backend that is still up; "" when there is none."""
+        target = self._targets.get(member.key)
+        health = self._prober.state(target) if target is not None else None
+        resolution = self._resolution(member)
+        if not resolution.endpoints:
+            return resolution.error
+        return (health.last_error if health is not None else "") or resolution.error
+
+    def _resolution(self, member: Member) -> Resolution:
+        return self._resolver.get(member.address, not member.from_file)
+
+    def _endpoints_of(self, target: Target) -> Endpoints:
+        return self._resolver.get(target.address, target.registered).endpoints
+
+    # --- what happens
+
+    def _moved(self) -> None:
+        for target in self._sharing:
+            # Whoever could not be probed before can be now; the prober itself sees who needs it.
+            if self._endpoints_of(target):
+                self._prober.arrived(target)
+        self._on_moved()
+
+    def unreachable(self, member: Member) -> None:
+        """A worker could not connect: look soon, at the name and at the backend."""
+        self._resolver.hurry(member.address)
+        target = self._targets.get(member.key)
+        if target is not None:
+            self._prober.hurry(target)
+
+    def set_drained(self, keys: set[Key], drained: bool) -> None:
+        """These backends get no new work, or get it again."""
+        if drained:
+            self._drained |= keys
+        else:
+            self._drained -= keys

@@ -1,0 +1,234 @@
+"""Totals: what all workers and the supervisor have counted since the start, as plain numbers.
+
+Workers send deltas (:class:`gogate_py.messages.Counts`); counters and histograms are added up, gauges are kept per
+worker slot and summed when they are read, so that a dead worker's gauges can be forgotten while its counters stay.
+
+Rules: only metrics of the catalogue are kept; a metric has at most :data:`MAX_SERIES` label sets, and what comes beyond
+is counted under the label value "other" (SECURITY.md T27), so that a churning registry cannot fill the memory. This
+module knows neither the text format nor who reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from gogate_py.messages import Counts
+from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS, Metric
+
+log = logging.getLogger("gogate.metrics")
+
+#: Label sets per metric; a gateway with more backends than this reports the rest together.
+MAX_SERIES: Final = 10_000
+#: Seconds that the series of a removed backend are still shown: some scrapes, so that the last counts are seen.
+KEEP_REMOVED: Final = 300.0
+
+OTHER: Final = "other"
+_BUCKETS: Final = len(DURATION_BOUNDS) + 1
+
+Labels = tuple[str, ...]
+T = TypeVar("T")
+
+
+class HistogramTotal:
+    """Observations per bucket (not cumulative, the last is +Inf) and the sum of what was observed."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * _BUCKETS
+        self.total = 0.0
+
+    def copy(self) -> HistogramTotal:
+        """A copy that later observations do not change."""
+        new = HistogramTotal()
+        new.buckets = self.buckets[:]
+        new.total = self.total
+        return new
+
+
+class Frozen(NamedTuple):
+    """All totals at one moment; metric name → label values → number."""
+
+    counters: dict[str, dict[Labels, float]]
+    gauges: dict[str, dict[Labels, float]]
+    histograms: dict[str, dict[Labels, HistogramTotal]]
+
+
+class Totals:
+    """The supervisor's one collection of numbers; lives as long as the supervisor."""
+
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
+        self._counters: dict[str, dict[Labels, float]] = _tables("counter")
+        self._histograms: dict[str, dict[Labels, HistogramTotal]] = _tables("histogram")
+        self._gauges: dict[int, dict[tuple[str, Labels], float]] = {}
+        self._gauge_series: dict[str, int] = {}
+        self._removed: dict[tuple[str, str], float] = {}
+        self._unknown: set[str] = set()
+
+    # --- what is counted
+
+    def add(self, slot: int, counts: Counts) -> None:
+        """Take over one worker's report."""
+        for name, labels, n in counts.counters:
+            if self._known(name, "counter", labels):
+                self._count(name, labels, n)
+        for name, labels, buckets, total in counts.histograms:
+            if self._known(name, "histogram", labels) and len(buckets) == _BUCKETS:
+                table = self._histograms[name]
+                histogram = table.setdefault(self._capped(table, labels), HistogramTotal())
+                histogram.buckets = [a + b for a, b in zip(histogram.buckets, buckets, strict=True)]
+                histogram.total += total
+        if counts.gauges:
+            of_slot = self._gauges.setdefault(slot, {})
+            for name, labels, value in counts.gauges:
+                if self._known(name, "gauge", labels):
+                    self._set_gauge(of_slot, name, labels, value)
+
+    def count(self, name: str, labels: Labels, n: float = 1) -> None:
+        """Add to a counter of the supervisor's own. The name must be in the catalogue."""
+        metric = CATALOGUE[name]
+        assert metric.kind == "counter"
+        assert len(metric.labels) == len(labels)
+        self._count(name, labels, n)
+
+    def forget_gauges(self, slot: int) -> None:
+        """A worker died: what it was doing it does no more."""
+        for name, _ in self._gauges.pop(slot, {}):
+            self._gauge_series[name] -= 1
+
+    def keep_backends(self, backends: Iterable[tuple[str, str]], now: float) -> None:
+        """Note which (pool, backend) exist at monotonic time ``now``; forget those gone for KEEP_REMOVED seconds."""
+        current = set(backends)
+        for pair in self._backends_seen():
+            if pair in current:
+                self._removed.pop(pair, None)
+            elif now - self._removed.setdefault(pair, now) >= KEEP_REMOVED:
+                self.forget_backend(*pair)
+
+    def forget_backend(self, pool: str, backend: str) -> None:
+        """Drop every series of a backend that is gone."""
+        self._removed.pop((pool, backend), None)
+        for tables in (self._counters, self._histograms):
+            for name, table in tables.items():
+                where = _backend_labels(CATALOGUE[name])
+                if where is not None:
+                    for labels in [one for one in table if (one[where[0]], one[where[1]]) == (pool, backend)]:
+                        del table[labels]
+        for of_slot in self._gauges.values():
+            for name, labels in list(of_slot):
+                where = _backend_labels(CATALOGUE[name])
+                if where is not None and (labels[where[0]], labels[where[1]]) == (pool, backend):
+                    del of_slot[name, labels]
+                    self._gauge_series[name] -= 1
+
+    # --- what is read
+
+    def counter(self, name: str) -> Mapping[Labels, float]:
+        """The live table of one counter."""
+        return self._counters[name]
+
+    def counter_sum(self, name: str) -> float:
+        """One counter over all its label sets."""
+        return sum(self._counters[name].values())
+
+    def gauge(self, name: str) -> dict[Labels, float]:
+        """One gauge, summed over the workers."""
+        return self._summed_gauges().get(name, {})
+
+    def histogram(self, name: str) -> HistogramTotal:
+        """One histogram over all its label sets."""
+        whole = HistogramTotal()
+        for part in self._histograms[name].values():
+            whole.buckets = [a + b for a, b in zip(whole.buckets, part.buckets, strict=True)]
+            whole.total += part.total
+        return whole
+
+    def freeze(self) -> Frozen:
+        """Everything at this moment, independent of what is counted later (another thread may read it)."""
+        return Frozen(
+            {name: dict(table) for name, table in self._counters.items()},
+            self._summed_gauges(),
+            {name: {k: v.copy() for k, v in table.items()} for name, table in self._histograms.items()},
+        )
+
+    # --- inside
+
+    def _known(self, name: str, kind: str, labels: Labels) -> bool:
+        metric = CATALOGUE.get(name)
+        if metric is not None and metric.kind == kind and len(metric.labels) == len(labels):
+            return True
+        if name not in self._unknown:  # a worker of another version: say it once, serve on
+            self._unknown.add(name)
+            log.error("a worker reports an unknown metric", extra={"metric": name, "kind": kind, "labels": len(labels)})
+        return False
+
+    def _count(self, name: str, labels: Labels, n: float) -> None:
+        table = self._counters[name]
+        key = self._capped(table, labels)
+        table[key] = table.get(key, 0) + n
+
+    def _capped(self, table: Mapping[Labels, object], labels: Labels) -> Labels:
+        if labels in table or len(table) < self._max_series:
+            return labels
+        return (OTHER,) * len(labels)
+
+    def _set_gauge(self, of_slot: dict[tuple[str, Labels], float], name: str, labels: Labels, value: float) -> None:
+        # A gauge is replaced, not added to: beyond the cap there is no number that would be right, so it is left out.
+        key = (name, labels)
+        if key not in of_slot:
+            series = self._gauge_series.get(name, 0)
+            if series >= self._max_series:
+                return
+            self._gauge_series[name] = series + 1
+        of_slot[key] = value
+
+    def _summed_gauges(self) -> dict[str, dict[Labels, float]]:
+        summed: dict[str, dict[Labels, float]] = {}
+        for of_slot in self._gauges.values():
+            for (name, labels), value in of_slot.items():
+                table = summed.setdefault(name, {})
+                table[labels] = table.get(labels, 0) + value
+        return summed
+
+    def _backends_seen(self) -> set[tuple[str, str]]:
+        seen: set[tuple[str, str]] = set()
+        for tables in (self._counters, self._histograms, self._summed_gauges()):
+            for name, table in tables.items():
+                where = _backend_labels(CATALOGUE[name])
+                if where is not None:
+                    seen.update((labels[where[0]], labels[where[1]]) for labels in table)
+        seen.discard((OTHER, OTHER))
+        return seen
+
+
+def quantile(histogram: HistogramTotal, q: float) -> float | None:
+    """The ``q``-quantile (0 to 1) in seconds, estimated inside its bucket as Prometheus does; None without any.
+
+    What is slower than the last bound counts as the last bound.
+    """
+    count = sum(histogram.buckets)
+    if not count:
+        return None
+    rank = q * count
+    below = 0
+    lower = 0.0
+    for upper, n in zip(DURATION_BOUNDS, histogram.buckets[:-1], strict=True):
+        if n and below + n >= rank:
+            return lower + (upper - lower) * (rank - below) / n
+        below += n
+        lower = upper
+    return DURATION_BOUNDS[-1]
+
+
+def _tables(kind: str) -> dict[str, dict[Labels, T]]:
+    return {name: {} for name, metric in CATALOGUE.items() if metric.kind == kind}
+
+
+def _backend_labels(metric: Metric) -> tuple[int, int] | None:
+    """Where a metric's pool and backend labels stand, None when it does not have both."""
+    if "pool" in metric.labels and "backend" in metric.labels:
+        return metric.labels.index("pool"), metric.labels.index("backend")
+    return None
