@@ -132,7 +132,7 @@ def decide(
     """
     head = _read(headers)
     if len(head.hosts) > 1 or (not head.hosts and http_version == "1.1"):
-        return Refusal(400, "Bad Request", "A request needs exactly one Host.")
+        return Refusal(400, "Bad Request", "A request needs exactly one Host.", (("Connection", "close"),))
     change = is_change(method)
     if not change and path in settings.open_paths:
         return None

@@ -82,9 +82,9 @@ class AdminProtocol(HttpToolsProtocol):
         if size > MAX_HEAD or len(self.headers) > MAX_FIELDS:
             self._too_large = True
             raise _HeadTooLarge
+        super().on_headers_complete()  # may refuse it too
         self._in_head = False
         self._message_open = True
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on it is our turn."""

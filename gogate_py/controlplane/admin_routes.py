@@ -201,6 +201,7 @@ class Api:
         """Prometheus text, or OpenMetrics when Accept asks for it."""
         if not self._control.config.server.metrics.enabled:
             raise ApiError(404, "Metrics are off (server.metrics.enabled).")
+        self.take_dropped_lines()
         body, content_type = await self._exposition.render(request.headers.get("accept", ""))
         return Response(body, 200, {"Content-Type": content_type})
 

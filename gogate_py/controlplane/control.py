@@ -154,11 +154,14 @@ class Control:
     def _recompile(self) -> None:
         self._recompiling = None
         begun = monotonic()
+        self._update_members()
         try:
-            self._update_members()
             self._compile()
         except RowsExhausted as error:
-            log.error("the backends do not change", extra={"error": str(error)})
+            # Those who left go at once, new ones come when the workers know it and their rows are free.
+            log.error("not all backends can be served yet", extra={"error": str(error)})
+            self._members = {key: one for key, one in self._members.items() if self._rows.get(key) is not None}
+            self._compile()
             self._later(_ROWS_RETRY)
         self._debounce = min(MAX_DEBOUNCE, max(DEBOUNCE, _SHARE * (monotonic() - begun)))
 

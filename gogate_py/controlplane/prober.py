@@ -255,14 +255,12 @@ async def _ask(target: Target, reader: asyncio.StreamReader, writer: asyncio.Str
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 data = await reader.read(_MAX_ANSWER)
-                if not data and not connection.trailing_data[0]:
+                if not data:
                     return "closed the connection without an answer"
                 connection.receive_data(data)
             elif isinstance(event, h11.Response):
                 if any(low <= event.status_code <= high for low, high in target.settings.expect):
                     return ""
                 return f"status {event.status_code} on {target.settings.path}"
-            elif isinstance(event, h11.ConnectionClosed):
-                return "closed the connection without an answer"
     except h11.RemoteProtocolError as error:
         return f"its answer is not HTTP: {error}"

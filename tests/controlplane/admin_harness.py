@@ -1,4 +1,4 @@
-"""A real admin API for tests: uvicorn on port 0, a real Control, in an event loop (uvloop, as in production) of a thread.
+"""A real admin API for tests: uvicorn on port 0 and a real Control, in an event loop (uvloop) of its own thread.
 
 Only the supervisor is played. A client that binds its socket to 127.0.0.2 is shown to the access rules as STRANGER: the
 kernel has no other way to come from another host without leaving the machine.
@@ -100,17 +100,17 @@ class Answer:
 class AdminHarness:
     """One control plane with its admin listeners."""
 
-    def __init__(self, config: str, listeners: tuple[str, ...]) -> None:
+    def __init__(self, config: str, listeners: tuple[str, ...], port: int = 0) -> None:
         self.config = load_text(config, "config.yaml", {})
         self.supervisor = PlayedSupervisor()
         self.totals = Totals()
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self.sockets = {name: _listen() for name in listeners}
+        self.sockets = {name: _listen(port) for name in listeners}
         self.addresses = {name: sock.getsockname()[:2] for name, sock in self.sockets.items()}
         self.control: Control
         self.servers: AdminServers
-        self._thread = threading.Thread(target=self._run_loop, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run_loop, daemon=True)
+        self.thread.start()
         self.call(self._start())
 
     def _run_loop(self) -> None:
@@ -141,7 +141,7 @@ class AdminHarness:
 
         self.call(end())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self.thread.join(5)
 
     # --- clients
 
@@ -200,46 +200,53 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @contextmanager
-def admin_api(config: str = CONFIG % TOKEN, listeners: tuple[str, ...] = ("admin",)) -> Iterator[AdminHarness]:
-    """A running admin API; fails when an internal error was logged."""
+def admin_api(
+    config: str = CONFIG % TOKEN, listeners: tuple[str, ...] = ("admin",), errors: int = 0, port: int = 0
+) -> Iterator[AdminHarness]:
+    """A running admin API; fails when not exactly ``errors`` internal errors were logged."""
     real = admin_server._uvicorn_config
-    errors = _Errors()
-    logging.getLogger("gogate").addHandler(errors)
+    logged = _Errors()
+    logging.getLogger("gogate").addHandler(logged)
 
-    def with_strangers(gate: Any) -> Any:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
+    def with_strangers(app: Any) -> Any:
+        gate = app
+
+        async def outer(scope: Any, receive: Any, send: Any) -> None:
             if scope["client"] and scope["client"][0] == "127.0.0.2":
                 scope["client"] = (STRANGER, scope["client"][1])
             await gate(scope, receive, send)
 
-        return real(app)
+        return real(outer)
 
     admin_server._uvicorn_config = with_strangers
     try:
-        harness = AdminHarness(config, listeners)
+        harness = AdminHarness(config, listeners, port)
+        logged.thread = harness.thread.ident
         try:
             yield harness
         finally:
             harness.stop()
     finally:
         admin_server._uvicorn_config = real
-        logging.getLogger("gogate").removeHandler(errors)
-    assert not errors.seen, errors.seen
+        logging.getLogger("gogate").removeHandler(logged)
+    assert len(logged.seen) == errors, logged.seen
 
 
 class _Errors(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
+        self.thread: int | None = None  # of the API in question: several may run
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() == "internal error":
+        if record.getMessage() == "internal error" and record.thread == self.thread:
             self.seen.append(repr(record.exc_info))
 
 
-def _listen() -> socket.socket:
+def _listen(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setblocking(False)
-    sock.bind(("127.0.0.1", 0))
+    sock.bind(("127.0.0.1", port))
     sock.listen(128)
     return sock

@@ -41,7 +41,7 @@ def judge(
 ) -> Refusal | None:
     """The decision about one request."""
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    return decide(method, path, version, peer, raw, settings, wrong or WrongTokens(), now)
+    return decide(method, path, version, peer, raw, settings, WrongTokens() if wrong is None else wrong, now)
 
 
 def status(refusal: Refusal | None) -> int:
@@ -49,7 +49,6 @@ def status(refusal: Refusal | None) -> int:
     return refusal.status if refusal is not None else 0
 
 
-# fmt: off
 @pytest.mark.parametrize(("expected", "method", "path", "peer", "headers"), [
     # reading
     (0,   "GET",    "/backends", LOCAL,     [HOST]),
@@ -136,8 +135,7 @@ def status(refusal: Refusal | None) -> int:
     (0,   "POST",   "/x",        LOCAL,     [HOST, ("Content-Length", "00")]),
     (0,   "POST",   "/x",        LOCAL,     [HOST, ("Content-Length", "5"), ("Content-Type", "Application/JSON ;a=b")]),
     (401, "POST",   "/x",        FAR,       [HOST, ("Content-Length", "5")]),
-])
-# fmt: on
+])  # fmt: skip
 def test_decisions(
     expected: int, method: str, path: str, peer: str | None, headers: list[tuple[str, str]]
 ) -> None:
@@ -222,7 +220,7 @@ class TestWrongTokens:
 
 @pytest.mark.parametrize(
     ("authority", "name"),
-    [("a.b:1", "a.b"), ("A.B", "a.b"), ("a.b.", "a.b"), ("[::1]:9", "::1"), ("[::1]", "::1"), ("::1", "::1"), (":9", "")],
+    [("a:1", "a"), ("A.B", "a.b"), ("a.b.", "a.b"), ("[::1]:9", "::1"), ("[::1]", "::1"), ("::1", "::1"), (":9", "")],
 )
 def test_host_names(authority: str, name: str) -> None:
     """Port, brackets, case and the root's dot do not matter."""
@@ -249,7 +247,7 @@ _values = st.one_of(
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(_names, _values), max_size=6), st.sampled_from(["POST", "PUT", "DELETE", "X", "PATCH", "post"]))
+@given(st.lists(st.tuples(_names, _values), max_size=6), st.sampled_from(["POST", "PUT", "DELETE", "X", "post"]))
 def test_nothing_but_the_token_lets_a_stranger_change(headers: list[tuple[str, str]], method: str) -> None:
     """Whatever a stranger's head holds, without the token a change is refused, and nothing raises."""
     if not any("s3cret" in value for _, value in headers):
