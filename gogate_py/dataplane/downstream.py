@@ -215,10 +215,11 @@ class Downstream:
             self.transport.write_eof()
 
     def backlog(self) -> tuple[int, int]:
-        """(bytes of answers held here, bytes that the kernel holds besides): what the client has not taken. The second is only
-        asked for when there are some of the first: a kernel's megabytes would otherwise hide for minutes that a client reads slowly."""
-        waiting = int(self.transport.get_write_buffer_size())
-        return waiting, unacknowledged(self.transport) if waiting else 0
+        """(bytes of answers held here, bytes that the kernel holds besides): what the client has not taken.
+
+        Without the second a kernel's megabytes would hide for minutes that a slow client does read.
+        """
+        return int(self.transport.get_write_buffer_size()), unacknowledged(self.transport)
 
     def has_more(self) -> bool:
         """Whether more requests of the client are here already."""

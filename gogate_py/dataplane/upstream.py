@@ -54,6 +54,7 @@ class Upstream:
         "_left",
         "_owner",
         "_state",
+        "_watched_fd",
         "created",
         "exchange",
         "idle_since",
@@ -73,6 +74,7 @@ class Upstream:
         self.created = 0.0
         self.idle_since = 0.0
         self.reused = False
+        self._watched_fd = -1
         # --- per answer
         self._state = IDLE
         self._buffer = b""
@@ -150,7 +152,8 @@ class Upstream:
             if self._state == UNTIL_CLOSE:
                 self._finish(exchange, keep=False)
             elif self._state == TUNNEL and exchange.tunnel is not None:
-                self._owner.plane.hangups.watch(self._fd(), self, fin=False)
+                self._watched_fd = self._fd()
+                self._owner.plane.hangups.watch(self._watched_fd, self, fin=False)
                 exchange.tunnel.backend_eof()
                 return True
             else:
@@ -161,6 +164,8 @@ class Upstream:
     def connection_lost(self, error: Exception | None) -> None:
         exchange, self.exchange = self.exchange, None
         state, self._state = self._state, CLOSED
+        if self._watched_fd >= 0:
+            self._owner.plane.hangups.forget(self._watched_fd, self)
         self._owner.lost(self)
         if exchange is None or exchange.over:
             return

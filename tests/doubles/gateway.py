@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
@@ -41,7 +44,10 @@ def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = ""
 class Gateway:
     """One running gateway. ``log`` holds its own lines (stderr), ``access`` its access lines (stdout), parsed."""
 
-    def __init__(self, config: str, *, env: dict[str, str] | None = None, wait: bool = True) -> None:
+    def __init__(
+        self, config: str, *, env: dict[str, str] | None = None, wait: bool = True, stdout: int | None = None
+    ) -> None:
+        """``stdout``: a descriptor for standard output, which is then not read here."""
         self._folder = tempfile.TemporaryDirectory(prefix="gogate-test-")
         self.config_path = Path(self._folder.name, "config.yaml")
         self.config_path.write_text(config)
@@ -53,15 +59,16 @@ class Gateway:
         environ["PYTHONPATH"] = str(ROOT)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gogate_py", "-config", str(self.config_path)],
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env=environ,
             cwd=self._folder.name,
         )
         self._readers = [
-            threading.Thread(target=self._read, args=(self.process.stdout, self.access), daemon=True),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.log), daemon=True),
+            threading.Thread(target=self._read, args=(stream, into), daemon=True)
+            for stream, into in ((self.process.stdout, self.access), (self.process.stderr, self.log))
+            if stream is not None
         ]
         for reader in self._readers:
             reader.start()
@@ -69,7 +76,7 @@ class Gateway:
         self.admin = ""
         self.metrics_address = ""
         if wait:
-            self._wait_ready()
+            self.wait_ready()
 
     def _read(self, stream: Any, into: list[dict[str, Any]]) -> None:
         for raw in stream:
@@ -78,7 +85,9 @@ class Gateway:
             except ValueError:
                 self.broken.append(raw.decode(errors="replace"))
 
-    def _wait_ready(self) -> None:
+    def wait_ready(self) -> None:
+        """Wait for the ready line and take the addresses from it (done by the constructor unless ``wait`` is False)."""
+
         def ready() -> dict[str, Any] | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"gogate ended with {self.process.returncode}: {self.broken} {self.log}")
@@ -107,6 +116,10 @@ class Gateway:
         """Host and port of a listener id."""
         host, _, port = self.listeners[listener].rpartition(":")
         return host, int(port)
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """The program's own lines with this ``msg``."""
+        return [line for line in self.log if line["msg"] == message]
 
     def pids(self) -> list[int]:
         """The worker processes."""
@@ -156,7 +169,16 @@ class Gateway:
                 samples[name] = float(value)
         return samples
 
-    def signal(self, number: int) -> None:
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels; 0 when there is none."""
+        total = 0.0
+        for sample, value in self.metrics().items():
+            found, _, rest = sample.partition("{")
+            if found == name and labels.items() <= dict(_LABEL.findall(rest)).items():
+                total += value
+        return total
+
+    def send_signal(self, number: int) -> None:
         """Send the supervisor a signal."""
         self.process.send_signal(number)
 
