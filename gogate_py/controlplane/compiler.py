@@ -134,6 +134,9 @@ def compile_snapshot(
     )
 
 
+_PROXY_VERSIONS = {"none": 0, "v1": 1, "v2": 2}
+
+
 def listener_ids(config: schema.Config) -> dict[str, str]:
     """Listener id → address as configured: what is bound, and what a snapshot's listeners are called."""
     return {listener.id: listener.address for listener in _listeners(config, config.effective_routes())}
@@ -141,12 +144,21 @@ def listener_ids(config: schema.Config) -> dict[str, str]:
 
 def _listeners(config: schema.Config, routes: Sequence[schema.Route]) -> tuple[Listener, ...]:
     found = [
-        Listener(f"tcp:{route.name}", route.listen_addr, TcpRoute(route.name, route.pool, route.idle_timeout))
+        Listener(
+            f"tcp:{route.name}",
+            route.listen_addr,
+            TcpRoute(route.name, route.pool, route.idle_timeout, _PROXY_VERSIONS[route.send_proxy_protocol]),
+            route.accept_proxy_protocol,
+        )
         for route in routes
         if route.type == "tcp"
     ]
     if config.server.http_listen_addr:
-        found.append(Listener("http:default", config.server.http_listen_addr))
+        found.append(
+            Listener(
+                "http:default", config.server.http_listen_addr, accept_proxy=config.server.accept_proxy_protocol
+            )
+        )
     return tuple(found)
 
 
@@ -224,4 +236,5 @@ def _limits(limits: schema.Limits) -> Limits:
         limits.connections,
         limits.in_flight,
         limits.methods,
+        limits.connections_per_client,
     )

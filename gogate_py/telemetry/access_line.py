@@ -89,7 +89,10 @@ def as_text(line: msgspec.Struct) -> bytes:
     """A line as logfmt: time level msg key=value …"""
     fields = msgspec.structs.asdict(line)
     head = f"{fields.pop('time')} {fields.pop('level')} {fields.pop('msg')}"
-    rest = " ".join(f"{key}={quoted(str(value))}" for key, value in fields.items() if value != "")
+    # What JSON leaves out as a default is left out here too, and so is what is empty.
+    rest = " ".join(
+        f"{key}={quoted(str(value))}" for key, value in fields.items() if value != "" and (key, value) != ("retries", 0)
+    )
     return f"{head} {rest}\n".encode()
 
 

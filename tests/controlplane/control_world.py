@@ -25,7 +25,7 @@ async def turns(count: int = 20) -> None:
 
 
 class NameServer:
-    """Answers from a table; a name that is not there does not exist, one in ``silent`` has no answer until it is out."""
+    """Answers from a table: a name that is not there does not exist, one in ``silent`` has to wait."""
 
     def __init__(self, **names: list[str]) -> None:
         self.names = names

@@ -346,7 +346,8 @@ def test_a_shared_backend_is_probed_once_for_all_pools() -> None:
             )
             await world.control.start()
             for pool in "abc":
-                probed = partial(world.counted, "gogate_health_probes_total", pool, f"127.0.0.1:{server.port}", "success")
+                address = f"127.0.0.1:{server.port}"
+                probed = partial(world.counted, "gogate_health_probes_total", pool, address, "success")
                 await until(probed)
                 assert probed() == 1
             assert server.accepted == 2
@@ -391,6 +392,26 @@ def test_health_survives_changes_of_others() -> None:
         await until(lambda: ("default", "127.0.0.1:1") in world.link.backends)
         assert all(not snapshot.pools[0].backends[0].state.up for snapshot in world.link.snapshots[1:])
         await world.control.stop()
+
+    asyncio.run(main())
+
+
+def test_a_name_that_resolves_late_is_probed_at_once() -> None:
+    """A backend whose name had no address yet does not wait for the next interval when it has one."""
+
+    async def main() -> None:
+        async with backend() as server:
+            names = NameServer(web=["127.0.0.1"])
+            names.silent.add("web")
+            text = f"server: {{listenAddr: ':8080', backends: ['web:{server.port}'], health: {{interval: 1h}}}}\n"
+            world = World(text, names)
+            starting = asyncio.create_task(world.control.start())
+            await turns(100)
+            assert server.accepted == 0
+            names.silent.clear()
+            await starting
+            await until(lambda: server.accepted == 1)
+            await world.control.stop()
 
     asyncio.run(main())
 
@@ -493,16 +514,20 @@ def test_rows_that_are_not_free_yet_only_delay_the_new(
     monkeypatch.setattr(module, "_ROWS_RETRY", 0.005)
 
     async def body(world: World) -> None:
-        world.control._rows._capacity = 1
+        world.control._rows._capacity = 2
+        world.register("stays", "10.0.0.4:80")
         world.register("a", "10.0.0.5:80")
-        await until(lambda: ("default", "10.0.0.5:80") in world.link.backends)
+        await until(lambda: len(world.link.backends) == 2)
+        begun = len(world.link.snapshots)
         world.control.deregister("a")
         world.register("b", "10.0.0.6:80")
-        await until(lambda: not world.link.backends)
+        await until(lambda: len(world.link.backends) == 1)
         await turns()
-        assert not world.link.backends
+        assert len(world.link.backends) == 1
         world.publisher.acknowledged_by(world.link, world.link.generation)
         await until(lambda: ("default", "10.0.0.6:80") in world.link.backends)
+        for snapshot in world.link.snapshots[begun:]:
+            assert snapshot.pools[0].backends[0].address == "10.0.0.4:80"
 
     with caplog.at_level(logging.ERROR):
         run(EMPTY, body)
