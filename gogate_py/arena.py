@@ -1,6 +1,6 @@
 """Arena: the shared memory in which state is exact over all workers of a machine.
 
-One memfd, mapped by the supervisor and every worker. Two kinds of cell, all 64-bit integers:
+One memfd, mapped by the supervisor and every worker. Two kinds of cell, 64-bit integers but for the client counts:
 
 - **single-writer cells**, one per worker slot, where a sum is enough (active connections, half-open permits): only the
   worker of that slot writes it, anybody sums, and the supervisor zeroes a dead worker's column;
@@ -20,11 +20,12 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import secrets
 from collections.abc import Iterable
 from typing import Final
 
 #: Bumped whenever the layout changes: two programs share an arena only when it is equal.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 MAX_SLOTS: Final = 64
 BACKEND_ROWS: Final = 16384
 LIMITER_ROWS: Final = 4096
@@ -40,11 +41,20 @@ ACTIVE: Final = _BREAKER_CELLS
 PERMITS: Final = ACTIVE + MAX_SLOTS
 _BACKEND_CELLS: Final = PERMITS + MAX_SLOTS
 
-_HEADER_CELLS: Final = 512  # one page: layout version
+# the client table (dataplane/client_table.py): CLIENT_ENTRIES keys, then for each slot one 32-bit count per entry. The
+# counts of a slot are together, so that few workers touch few pages and a dead one's are cleared in one go.
+CLIENT_BUCKETS: Final = 2048
+CLIENT_BUCKET: Final = 32
+CLIENT_ENTRIES: Final = CLIENT_BUCKETS * CLIENT_BUCKET
+
+_HEADER_CELLS: Final = 512  # one page: layout version, multiplier of the client table's hash
+_MULTIPLIER: Final = 1
 _BACKENDS_AT: Final = _HEADER_CELLS
 _LIMITERS_AT: Final = _BACKENDS_AT + BACKEND_ROWS * _BACKEND_CELLS
 _LIMITER_CELLS: Final = 8  # one cache line each
-_TOTAL_CELLS: Final = _LIMITERS_AT + LIMITER_ROWS * _LIMITER_CELLS
+_CLIENTS_AT: Final = _LIMITERS_AT + LIMITER_ROWS * _LIMITER_CELLS
+_CLIENT_COUNTS_AT: Final = _CLIENTS_AT + CLIENT_ENTRIES
+_TOTAL_CELLS: Final = _CLIENT_COUNTS_AT + MAX_SLOTS * CLIENT_ENTRIES // 2
 
 #: Non-blocking attempts before a caller decides locally. A holder keeps the lock for about a microsecond; the tries
 #: span some 20 µs, so that only a holder that lost its CPU makes them all fail.
@@ -55,16 +65,20 @@ _UNLOCK: Final = fcntl.LOCK_UN
 
 
 class Arena:
-    """The mapped arena of one process. ``cells`` is the whole of it as signed 64-bit integers."""
+    """The mapped arena of one process. ``cells`` is the whole of it as signed 64-bit integers, ``client_counts`` the
+    client table's counts as 32-bit ones: those of slot 0 for every entry, of slot 1 …"""
 
-    __slots__ = ("_map", "cells", "fd")
+    __slots__ = ("_map", "cells", "client_counts", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, _TOTAL_CELLS * 8)
         self.cells = memoryview(self._map).cast("q")
+        self.client_counts = memoryview(self._map)[_CLIENT_COUNTS_AT * 8 :].cast("i")
         if self.cells[0] == 0:
             self.cells[0] = LAYOUT
+            # Odd and of this run only: nobody can choose addresses that all hash alike.
+            self.cells[_MULTIPLIER] = secrets.randbits(62) | 1
         elif self.cells[0] != LAYOUT:
             raise RuntimeError(f"arena layout {self.cells[0]} is not {LAYOUT}")
 
@@ -84,6 +98,16 @@ class Arena:
     def limiter(row: int) -> int:
         """Index of the first cell of a limiter row."""
         return _LIMITERS_AT + row * _LIMITER_CELLS
+
+    @staticmethod
+    def client(entry: int) -> int:
+        """Index of the cell that holds the key of a client table's entry."""
+        return _CLIENTS_AT + entry
+
+    @property
+    def client_multiplier(self) -> int:
+        """The odd number that client keys are hashed with, the same in every process."""
+        return self.cells[_MULTIPLIER]
 
     def lock(self, cell: int) -> bool:
         """Try to take the lock named by a cell; True when held. Never waits longer than LOCK_TRIES tries."""
@@ -106,7 +130,8 @@ class Arena:
         return sum(self.cells[first : first + slots])
 
     def clear_slot(self, slot: int, rows: Iterable[int]) -> None:
-        """Zero a dead worker's single-writer cells in the rows in use (supervisor only, before the slot is used again).
+        """Zero a dead worker's single-writer cells, in the rows in use and in the client table (supervisor only, before
+        the slot is used again).
 
         Only rows in use: reading a hole of a memfd allocates its page.
         """
@@ -115,6 +140,8 @@ class Arena:
             first = _BACKENDS_AT + row * _BACKEND_CELLS
             cells[first + ACTIVE + slot] = 0
             cells[first + PERMITS + slot] = 0
+        counts = memoryview(bytes(CLIENT_ENTRIES * 4)).cast("i")
+        self.client_counts[slot * CLIENT_ENTRIES : (slot + 1) * CLIENT_ENTRIES] = counts
 
     def reset_backend(self, row: int) -> None:
         """Forget everything about a backend row (supervisor only, when the row's backend is gone for good)."""

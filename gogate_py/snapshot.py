@@ -100,6 +100,7 @@ class Limits(Struct, frozen=True, array_like=True):
     connections: int  # per worker
     in_flight: int  # per worker
     methods: tuple[str, ...]
+    connections_per_client: int = 0  # over all workers; 0 = no limit
 
 
 class RateLimit(Struct, frozen=True, array_like=True):
@@ -131,6 +132,7 @@ class TcpRoute(Struct, frozen=True, array_like=True):
     name: str
     pool: str
     idle_timeout: float  # 0 = never
+    send_proxy: int = 0  # version of the PROXY protocol towards backends; 0 = none
 
 
 class Listener(Struct, frozen=True, array_like=True):
@@ -139,6 +141,7 @@ class Listener(Struct, frozen=True, array_like=True):
     id: str
     address: str
     tcp: TcpRoute | None = None
+    accept_proxy: bool = False  # every connection begins with a PROXY header, from a trusted proxy
 
 
 class AccessLog(Struct, frozen=True, array_like=True):

@@ -42,7 +42,8 @@ _ROUTES: tuple[Mapping[str, Any], ...] = (
     {"name": "api", "type": "http", "match": ("host", "path_prefix", "methods"), "pool": "api-v1", "websocket": True,
      "timeouts": None},
     {"name": "user", "match": ("path",), "pool": "api-v1"},
-    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "pool": "postgres", "idle_timeout": 3600.0},
+    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "pool": "postgres", "idle_timeout": 3600.0,
+     "accept_proxy_protocol": False, "send_proxy_protocol": "none"},
 )
 
 

@@ -1,4 +1,5 @@
-"""Checks of listeners: there is one, no two bind the same address, no backend is one of them."""
+"""Checks of listeners: there is one, no two bind the same address, no backend is one of them, and a PROXY header has
+somebody to come from where it is needed."""
 
 from __future__ import annotations
 
@@ -39,6 +40,7 @@ def check_listeners(config: Config, findings: Findings) -> None:
     if admin.enabled and not admin.listen_addr and findings.was_read(("server", "admin", "listenAddr")):
         findings.add(("server", "admin", "listenAddr"), "needed while server.admin.enabled is true")
     _check_loops(config, bound, findings)
+    _check_proxy_protocol(config, findings)
 
 
 def _report_overlap(one: _Bound, other: _Bound, findings: Findings) -> None:
@@ -112,6 +114,27 @@ def _check_loops(config: Config, bound: list[_Bound], findings: Findings) -> Non
                     why = "requests would go in circles" if one.traffic else "it must not be reached through the proxy"
                     findings.add((*path, number, "addr"), f"{addr} is gogate's own listener {one.label}: {why}")
                     break
+
+
+def _check_proxy_protocol(config: Config, findings: Findings) -> None:
+    """A listener that needs a PROXY header, and nobody whose header is believed, would close every connection."""
+    server = config.server
+    wanting: list[tuple[Path, str]] = []
+    if server.accept_proxy_protocol:
+        path: Path = ("server", "acceptProxyProtocol")
+        if not server.http_listen_addr and findings.was_read(("server", "httpListenAddr")):
+            findings.add(path, "needs server.httpListenAddr; a route of type tcp has an acceptProxyProtocol of its own")
+        else:
+            wanting.append((path, server.http_listen_addr))
+    for number, route in enumerate(config.routes):
+        if route.type == "tcp" and route.accept_proxy_protocol:
+            wanting.append((("routes", number, "acceptProxyProtocol"), route.listen_addr))
+    for path, listen_addr in wanting:
+        # Who may connect to a Unix socket is decided by its permissions; no network could name its peers.
+        if not server.trusted_proxies and not listen_addr.startswith("unix:") and findings.was_read(
+            ("server", "trustedProxies")
+        ):
+            findings.add(path, "server.trustedProxies is empty: nobody's PROXY header would be believed")
 
 
 def _leads_to(backend: Address, listener: Address) -> bool:

@@ -8,7 +8,7 @@ from gogate_py.config.values import closest
 from gogate_py.policy.router import is_parameter
 
 _ONLY_HTTP = ("match", "websocket", "timeouts")
-_ONLY_TCP = ("listenAddr", "idleTimeout")
+_ONLY_TCP = ("listenAddr", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
 
 
 def check_routes(config: Config, findings: Findings) -> None:

@@ -147,8 +147,6 @@ class Timeouts:
 class Limits:
     """Sizes and counts beyond which a message or connection is refused."""
 
-    NOT_YET: ClassVar = ("connectionsPerClient",)
-
     # A head beyond 64 KiB that comes byte by byte costs quadratic time in the parser (SECURITY.md H15).
     request_line: int = setting(Size(64, 64 << 10), "beyond it: 414", default=8 << 10)
     request_head: int = setting(Size(256, 64 << 10), "beyond it: 431", default=32 << 10)
@@ -157,6 +155,8 @@ class Limits:
     response_head: int = setting(Size(256, 64 << 10), "of a backend; beyond it: 502", default=64 << 10)
     response_fields: int = setting(Integer(1, 1000), "of a backend; beyond it: 502", default=128)
     connections: int = setting(Integer(1, 1_000_000), "per worker; beyond it: closed", default=10_000)
+    connections_per_client: int = setting(
+        Integer(0, 1_000_000, zero="off"), "of an address (IPv6 /64), all workers; trustedProxies exempt", default=1024)
     in_flight: int = setting(Integer(1, 1_000_000), "requests per worker; beyond it: 503", default=1000)
     pending_per_backend: int = setting(
         Integer(0, 1_000_000), "waiting when maxConnsPerHost is reached; beyond it: 503", default=1024)
@@ -221,8 +221,7 @@ class Server:
 
     NOT_YET: ClassVar = (
         "tls", "outlier", "slowStart", "panicThreshold", "maxConnections", "queueTimeout", "retry", "dns", "maxMemory",
-        "forwardTrailers", "pathPolicy", "auth", "cors", "cache",
-        "requestHeaders", "responseHeaders")
+        "forwardTrailers", "pathPolicy", "auth", "cors", "cache", "requestHeaders", "responseHeaders")
 
     workers: int | None = setting(Workers(64), "processes that carry traffic; auto = usable CPUs", default=None)
     listen_addr: str = setting(ListenAddress(), "TCP listener of the short form; leave out for none", default="",
@@ -243,7 +242,9 @@ class Server:
     timeouts: Timeouts = setting(Group(Timeouts), "of requests; default of every HTTP route")
     limits: Limits = setting(Group(Limits), "what is refused")
     trusted_proxies: tuple[str, ...] = setting(
-        ListOf(Cidr()), "networks of peers whose X-Forwarded-* fields are believed")
+        ListOf(Cidr()), "networks whose X-Forwarded-* fields and PROXY headers are believed")
+    accept_proxy_protocol: bool = setting(
+        Boolean(), "httpListenAddr: needed from all, believed from trustedProxies", default=False)
     header_names: str = setting(
         Choice(("drop", "reject", "keep")), "fields named with others than A-Z a-z 0-9 -", default="drop")
     admin: Admin = setting(Group(Admin), "health, state, registration")
@@ -307,8 +308,7 @@ class Route:
 
     NOT_YET: ClassVar = (
         "listener", "listeners", "split", "sticky", "stripPrefix", "rewrite", "requestHeaders", "responseHeaders",
-        "rateLimit", "auth", "cors", "cache", "redirect", "fixedResponse", "retry", "sni", "tls",
-        "acceptProxyProtocol", "sendProxyProtocol", "limits")
+        "rateLimit", "auth", "cors", "cache", "redirect", "fixedResponse", "retry", "sni", "tls", "limits")
 
     name: str = setting(
         Name(), "in logs and metrics; default: route- and its place in the list", default="", example="api")
@@ -321,6 +321,8 @@ class Route:
     listen_addr: str = setting(ListenAddress(), "tcp: (required)", default="", aliases=("listen",),
                                example=":5432")
     idle_timeout: float = setting(_LIMIT, "tcp: no byte either way for this long", default=3600.0)
+    accept_proxy_protocol: bool = setting(Boolean(), "tcp: as server.acceptProxyProtocol", default=False)
+    send_proxy_protocol: str = setting(Choice(("none", "v1", "v2")), "tcp: to its backends", default="none")
 
 
 @attrs.frozen

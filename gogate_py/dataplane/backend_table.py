@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from gogate_py.arena import Arena
+from gogate_py.arena import PERMITS, Arena
 from gogate_py.clock import Random
 from gogate_py.dataplane.shared_state import ActiveCount, SharedBreaker
 from gogate_py.errors import Failure
@@ -28,6 +28,8 @@ class LiveBackend:
 
     __slots__ = (
         "_active",
+        "_cells",
+        "_permit",
         "address",
         "breaker",
         "bytes_received",
@@ -65,6 +67,8 @@ class LiveBackend:
         self.draining = spec.state.draining
         self.reason = spec.state.reason
         self._active = ActiveCount(arena, spec.row, slot, slots)
+        self._cells = arena.cells
+        self._permit = arena.backend(spec.row) + PERMITS + slot
         self.breaker: SharedBreaker | None = None
         # owned by the L7 and L4 drivers; None until they are first needed
         self.http: UpstreamConnections | None = None
@@ -129,8 +133,8 @@ class LiveBackend:
 
     def release_trial(self, trial: bool) -> None:
         """Give a trial's permit back, if it was one."""
-        if trial and self.breaker is not None:
-            self.breaker.release_trial()
+        if trial:  # whether or not the pool still has breakers
+            self._cells[self._permit] -= 1
 
 
 class LivePool:
@@ -168,7 +172,7 @@ class LivePool:
         """A backend for new work and whether it goes as a breaker's trial; None when there is none (see
         :meth:`why_none`).
 
-        ``tried`` backends are offered only when no other is left: a second try on the same one still beats an error.
+        ``tried`` backends are not offered again.
         """
         if not self.breakers and not tried:
             backend = self._balancer.pick()
@@ -275,7 +279,10 @@ class BackendTable:
         policy = BreakerPolicy(
             settings.failure_threshold, settings.success_threshold, settings.half_open_requests, settings.timeout
         )
-        return SharedBreaker(self._arena, backend.row, self._slot, self._slots, policy)
+        breaker = SharedBreaker(self._arena, backend.row, self._slot, self._slots, policy)
+        if backend.breaker is not None:
+            breaker.take_over(backend.breaker)
+        return breaker
 
     @staticmethod
     def _set_state(backend: LiveBackend, state: BackendState) -> None:

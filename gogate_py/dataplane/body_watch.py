@@ -1,7 +1,8 @@
 """BodyWatch: whether the two bodies of one exchange move, and fast enough (SECURITY.md T16).
 
-Pure arithmetic over byte counts and moments that it is given; what to do about a verdict is exchange_deadlines' business. Made when
-an exchange is first looked at, a second after its start, so that the ordinary request never has one.
+Pure arithmetic over byte counts and moments that it is given; what to do about a verdict is exchange_deadlines'
+business. Made when an exchange is first looked at, a second after its start, so that the ordinary request never has
+one.
 
     request body    no byte for ``idle`` seconds, or fewer than ``rate`` bytes a second on average after GRACE
                     seconds; only time in which we were willing to read counts
@@ -74,8 +75,8 @@ class BodyWatch:
     def response(self, now: float, drained: int, waiting: int, idle: float, silence: float, rate: int) -> Verdict:
         """Judge a response: ``drained`` bytes taken so far, ``waiting`` ones held here for the client.
 
-        ``idle``: longest time in which the client takes nothing of what waits; ``silence``: longest time in which the backend
-        sends nothing. 0 turns either, or ``rate``, off.
+        ``idle``: longest time in which the client takes nothing of what waits; ``silence``: longest time in which the
+        backend sends nothing. 0 turns either, or ``rate``, off.
         """
         moved = drained - self._drained
         if moved:

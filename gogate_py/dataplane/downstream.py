@@ -1,8 +1,8 @@
 """Downstream: one HTTP connection of a client — bytes to requests, in order, and answers back.
 
-One exchange runs at a time; what the client sends meanwhile (pipelining) waits in a bounded buffer. A request comes the fast way
-when the data just read is one complete, provably clean head; anything else takes the complete way, with the same verdicts (a
-property test holds the two together).
+One exchange runs at a time; what the client sends meanwhile (pipelining) waits in a bounded buffer. A request comes the
+fast way when the data just read is one complete, provably clean head; anything else takes the complete way, with the
+same verdicts (a property test holds the two together).
 
     state of the connection        what bytes mean                       deadline
     no exchange, buffer empty      the next head begins                  idle (first: request head)
@@ -405,8 +405,9 @@ class Downstream:
     # --- the end
 
     def close(self, *, linger: bool = False) -> None:
-        """Close after what was written. ``linger``: the client may still be sending; it gets time to read the answer first, because
-        closing with unread bytes resets the connection and can destroy the answer on its way (RFC 9112 section 9.6)."""
+        """Close after what was written. ``linger``: the client may still be sending; it gets time to read the answer
+        first, because closing with unread bytes resets the connection and can destroy the answer on its way (RFC 9112
+        section 9.6)."""
         if self._closing:
             return
         self._closing = True
@@ -442,7 +443,8 @@ class Downstream:
             exchange.client_gone(reason)
 
     def drain(self, by: float) -> None:
-        """The gateway stops: an idle client may still ask until ``by``; a busy one, or one in the middle of a head, is answered."""
+        """The gateway stops: an idle client may still ask until ``by``; a busy one, or one in the middle of a head, is
+        answered."""
         if self.exchange is None and not self._closing and not self._buffer:
             self._head_begun = False
             self.deadline = min(self.deadline, by)

@@ -4,9 +4,9 @@
                               ↑                │
                               └── try again ───┘   (nothing of an answer came, and the request may be sent again)
 
-An exchange holds the route (and so the snapshot) it began with. It is driven by its Downstream (request bytes, client gone,
-deadlines) and by its Upstream (answer, failures), and calls back to both. ``complete`` runs exactly once on every path; after
-it ``over`` is True and every late callback is ignored.
+An exchange holds the route (and so the snapshot) it began with. It is driven by its Downstream (request bytes, client
+gone, deadlines) and by its Upstream (answer, failures), and calls back to both. ``complete`` runs exactly once on every
+path; after it ``over`` is True and every late callback is ignored.
 
 When a request may be tried again (RFC 9110 9.2.2, SECURITY.md F1):
 
@@ -23,15 +23,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gogate_py.clock import monotonic
+from gogate_py.dataplane.answer_relay import AnswerRelay
 from gogate_py.dataplane.body_watch import BODY_CHECK
-from gogate_py.dataplane.exchange_state import ExchangeState
 from gogate_py.dataplane.local_responses import failure_response, wants_text
 from gogate_py.dataplane.tunnel import Tunnel
 from gogate_py.dataplane.upstream_connections import UpstreamConnections
 from gogate_py.errors import Failure, Side
 from gogate_py.policy.router import NotAllowed
 from gogate_py.wire.chunked import LAST_CHUNK, encode_chunk
-from gogate_py.wire.forwarding import interim_head, request_head, response_head
+from gogate_py.wire.forwarding import interim_head, request_head
 from gogate_py.wire.head_check import ResponseHead
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b
 ATTEMPTS: Final = 2
 #: Request body kept while no connection is there; then the client is not read any more.
 HIGH_WATER: Final = 64 * 1024
-#: What is read and thrown away of a request body that an early answer left over, to keep the connection.
-DRAIN_LIMIT: Final = 64 * 1024
 
 
-class Exchange(ExchangeState):
-    """One request with its response; the state it works on is declared in exchange_state."""
+class Exchange(AnswerRelay):
+    """One request with its response; its state is declared in exchange_state, relaying the answer in answer_relay."""
 
     # --- the way down
 
@@ -208,94 +206,7 @@ class Exchange(ExchangeState):
             self.request_paused = False
             self.downstream.resume_for_backend()
 
-    def awaits_continue(self) -> bool:
-        """Whether the client still waits for the backend's 100 Continue before it sends the body (RFC 9110 10.1.1)."""
-        checked = self.checked
-        return checked is not None and checked.expect_continue and not self._continued and not self.body_seen
-
-    # --- the way back
-
-    def _closes(self) -> bool:
-        """Whether the client connection must be closed after this answer."""
-        downstream = self.downstream
-        if not downstream.keep_alive or (self.site.draining and not downstream.has_more()):
-            return True
-        # What is left of the request body must be read to find the next request: only a little is. A client that was never told
-        # to continue may or may not send it: there is no next request to be found.
-        return self.body_open and (self.body_chunked or self.body_left > DRAIN_LIMIT or self.awaits_continue())
-
-    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int) -> None:
-        """A clean final head at the start of ``data``, with all of the body that came with it; forwarded with a line changed."""
-        self.status = status
-        self.head_out = True
-        downstream = self.downstream
-        line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
-        if self.site.draining and self._closes():
-            downstream.keep_alive = False
-            line = b"Connection: close\r\n" + line
-        if cut_end:
-            out = b"".join((data[:cut_start], data[cut_end : end - 2], line, data[end:]))
-        else:
-            out = b"".join((data[: end - 2], line, data[end:]))
-        self.sent_bytes = len(out)
-        downstream.write(out)
-        downstream.deadline = self.started + BODY_CHECK
-
-    def interim(self, head: ResponseHead) -> None:
-        """A 1xx; HTTP/1.0 clients do not know them."""
-        if head.status == 100:
-            self._continued = True
-        if self.minor:
-            self.downstream.write(interim_head(head))
-
-    def head(self, head: ResponseHead, *, body: bool) -> None:
-        """A final head that passed the check: write ours."""
-        self.status = head.status
-        self.head_out = True
-        close = self._closes()
-        length = head.content_length
-        if body and length < 0:
-            if self.minor:
-                self._chunked = True
-            else:
-                self._close_delimited = close = True
-        for name, value in head.fields:
-            if name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream"):
-                self.event_stream = True  # silence is normal there
-        downstream = self.downstream
-        downstream.keep_alive = not close
-        out = response_head(
-            head,
-            1,
-            length=length,
-            chunked=self._chunked,
-            close=close,
-            request_id=self.request_id,
-            keep_alive_10=not self.minor and not close,
-        )
-        self.sent_bytes = len(out)
-        downstream.write(out)
-        downstream.deadline = monotonic() + BODY_CHECK
-
-    def body(self, data: bytes) -> None:
-        """Bytes of the answer's body."""
-        if self._chunked:
-            data = encode_chunk(data)
-        self.sent_bytes += len(data)
-        self.downstream.write(data)
-
-    def pause_response(self) -> None:
-        """The client does not take what there is: stop reading the backend."""
-        self.response_paused = True
-        if self.upstream is not None:
-            self.upstream.pause()
-
-    def resume_response(self) -> None:
-        """Go on reading the backend."""
-        if self.response_paused:
-            self.response_paused = False
-            if self.upstream is not None:
-                self.upstream.resume()
+    # --- the end of the answer
 
     def answered(self, upstream: Upstream, keep: bool) -> None:
         """The answer is complete; ``keep``: the connection can serve another request."""
@@ -366,7 +277,8 @@ class Exchange(ExchangeState):
         return backend
 
     def client_gone(self, reason: str = "") -> None:
-        """The client went away: the backend's work is for nobody, and not its fault. ``reason`` where it was sent away."""
+        """The client went away: the backend's work is for nobody, and not its fault. ``reason`` where it was sent
+        away."""
         if self.over:
             return
         if self.tunnel is not None:
@@ -393,8 +305,8 @@ class Exchange(ExchangeState):
         self.reason = failure.reason
         downstream = self.downstream
         if self.head_out:
-            # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST says no. Cut before
-            # completing: the next request must not be answered into the middle of this answer.
+            # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST
+            # says no. Cut before completing: the next request must not be answered into the middle of this answer.
             downstream.cut(reset=self._close_delimited)
             self.complete()
             return

@@ -1,7 +1,7 @@
 """When an exchange has taken too long, and whose fault that is.
 
-One function, called by the sweep when the deadline of a client connection has passed. Who is blamed decides what is answered
-and whether the backend's breaker hears of it (SECURITY.md T21):
+One function, called by the sweep when the deadline of a client connection has passed. Who is blamed decides what is
+answered and whether the backend's breaker hears of it (SECURITY.md T21):
 
     what stands still                                        answer              counts against the backend
     the client sends its body too slowly, or not             408                 no

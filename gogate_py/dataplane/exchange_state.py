@@ -1,7 +1,7 @@
 """What an exchange knows, grouped by what it is about.
 
-Class attributes are the defaults, and an instance sets only what differs: an ordinary request touches a third of them, which is
-a third of the time and memory that a constructor would take (0.9 µs saved of about 3).
+Class attributes are the defaults, and an instance sets only what differs: an ordinary request touches a third of them,
+and pays neither time nor memory for the rest.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ class Hangups:
         self._watched[fd] = owner
 
     def forget(self, fd: int, owner: Watched) -> None:
-        """Stop watching; harmless when the descriptor is closed or watched for somebody else."""
+        """Stop watching; harmless when the descriptor is closed or watched for somebody else.
+
+        To be called when a watched connection is lost, too: else its owner is kept until the number is used again."""
         if self._watched.get(fd) is not owner:
             return
         del self._watched[fd]
@@ -70,6 +72,7 @@ class Hangups:
             # EPOLLHUP alone is both directions closed in order, possibly with bytes still unread: that is not a reset.
             reset = bool(events & select.EPOLLERR)
             if reset or events & select.EPOLLRDHUP:
+                self.forget(fd, owner)  # a FIN may be followed by a RST, but its owner has been told
                 owner.on_hangup(reset)
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""HttpSite: what all HTTP connections of a worker share — routes, limits, counters, request ids — rebuilt from each snapshot."""
+"""HttpSite: what all HTTP connections of a worker share — routes, limits, counters, request ids — rebuilt from each
+snapshot."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ class HttpSite:
         self.router: Router[LiveRoute] = Router([])
         self._compiled: tuple[object, str] | None = None
         self.limits = HeadLimits()
-        # the second opinion on heads (DESIGN.md section 4); it only ever sees whole messages, so one serves all connections
+        # the second opinion on heads (DESIGN.md section 4); it only ever sees whole messages, so one serves all
+        # connections
         self.framing = RequestFraming()
         self.fast_request = make_fast_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
@@ -170,7 +172,8 @@ class HttpSite:
         return sample >= 1.0 or (sample > 0.0 and self.plane.random.random() < sample)
 
     def host_key(self, host: bytes) -> bytes:
-        """A Host value as routes are keyed: lower case, without port or trailing dot. Checked by the head check already."""
+        """A Host value as routes are keyed: lower case, without port or trailing dot. Checked by the head check
+        already."""
         key = self._host_keys.get(host)
         if key is None:
             name = host.lower()

@@ -1,7 +1,7 @@
 """Local responses: the bytes gogate answers itself, read from the table in errors.py.
 
-``application/problem+json`` (RFC 9457) by default; plain text for a client whose Accept names text/* and no JSON. Each carries the
-request id, so that a user's screenshot leads to the log line.
+``application/problem+json`` (RFC 9457) by default; plain text for a client whose Accept names text/* and no JSON. Each
+carries the request id, so that a user's screenshot leads to the log line.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ log = logging.getLogger("gogate.plane")
 
 #: Unsent bytes towards the supervisor beyond which log batches are dropped.
 MAX_BACKLOG: Final = 8 << 20
+#: A tick that comes later than this is worth a line in the log, seconds (SECURITY.md F15).
+STALL_LAG: Final = 1.0
 
 
 class Outbox(Protocol):
@@ -197,12 +199,13 @@ class Plane:
         self.lag = max(0.0, now - self._next_tick)
         self._next_tick = now + PERIOD
         self._timer = self.loop.call_at(self._next_tick, self._tick)
+        if self.lag > STALL_LAG:
+            log.warning("event loop was stalled", extra={"lag_s": round(self.lag, 3)})
         try:
             self.deadlines.sweep()
             self.table.settle()
             self.access_log.flush()
-            counts = self._report.collect()
-            if counts.counters or counts.gauges or counts.histograms:
-                self.outbox.send(counts)
+            # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
+            self.outbox.send(self._report.collect())
         except Exception as error:  # the ticker must survive whatever one connection's deadline does
             self.internal_error(error, "tick")

@@ -54,14 +54,16 @@ class ReadGate:
         self._hangups.watch(self._fd, self._owner, fin=fin)
 
     def forget(self) -> None:
-        """Do not watch any more. To be called when the connection is lost, too: its descriptor is somebody else's soon."""
+        """Do not watch any more. To be called when the connection is lost, too: its descriptor is somebody else's
+        soon."""
         if self._fd >= 0:
             self._hangups.forget(self._fd, self._owner)
             self._fd = -1
 
 
 def unacknowledged(transport: asyncio.BaseTransport) -> int:
-    """Bytes written that the kernel still holds because the peer has not acknowledged them (SIOCOUTQ, tcp(7)); 0 when unknown."""
+    """Bytes written that the kernel still holds because the peer has not acknowledged them (SIOCOUTQ, tcp(7)); 0 when
+    unknown."""
     sock = transport.get_extra_info("socket")
     try:
         return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])

@@ -70,6 +70,9 @@ class Report:
         if b.pool_misses:
             out.append(("gogate_pool_misses_total", labels, b.pool_misses))
             b.pool_misses = 0
+        if b.breaker is not None and b.breaker.opened:
+            out.append(("gogate_circuit_breaker_opened_total", labels, b.breaker.opened))
+            b.breaker.opened = 0
         if b.connects:
             out += [("gogate_backend_connects_total", (*labels, result), n) for result, n in b.connects.items()]
             b.connects = {}

@@ -1,7 +1,8 @@
-"""Request intake: from a head that passed the check to an Exchange ready to start — client address, ids, forwarding lines.
+"""Request intake: from a head that passed the check to an Exchange ready to start — client address, ids, forwarding
+lines.
 
-Two ways in, one meaning (a test compares the bytes that the backend gets): a clean head is forwarded as a slice with our lines
-behind it, everything else is written anew from its checked parts.
+Two ways in, one meaning (a test compares the bytes that the backend gets): a clean head is forwarded as a slice with
+our lines behind it, everything else is written anew from its checked parts.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     exchange.fast_answer = exchange.method != b"HEAD"
     exchange.request_id = rid = site.request_id()
     if host != downstream.forward_host:
-        # The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding fields is
-        # the client itself.
+        # The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding
+        # fields is the client itself.
         lines = forwarded_lines(downstream.client.encode(), b"http", host, [], False)
         downstream.forward_lines = lines + b"X-Request-ID: "
         downstream.forward_host = host

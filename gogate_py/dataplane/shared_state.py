@@ -4,7 +4,7 @@ Each decision is: read the cells, ask the policy, write the cells, under the are
 stays busy for all tries (its holder lost the CPU), the caller is not made to wait: a local decision is taken, counted,
 and settled by the next caller in this worker that gets the lock.
 
-    token bucket   admit now, and take the owed token at the next turn: a few requests early, none extra
+    token bucket   admit if the state, read without the lock, has a token beyond those owed; owe it until the next turn
     breaker asked  refused, another backend is tried; only a breaker that is not closed is asked under the lock
     breaker told   the outcome is kept and recorded at the next turn
 """
@@ -15,9 +15,6 @@ from gogate_py.arena import ACTIVE, BREAKER_STATE, PERMITS, Arena
 from gogate_py.clock import monotonic_ns
 from gogate_py.policy.circuit_breaker import CLOSED, OPEN, BreakerCells, BreakerPolicy
 from gogate_py.policy.rate_limiter import TokenBucket
-
-#: Tokens that may be owed while the lock is busy; beyond it the decision is a refusal.
-MAX_OWED = 64
 
 
 class SharedBucket:
@@ -38,8 +35,11 @@ class SharedBucket:
         arena = self._arena
         cell = self._cell
         if not arena.lock(cell):
+            # Owing without a look at the bucket would be no limit at all (4 workers on 2 cores: 25 % too many).
             self.contended += 1
-            if self._owed >= MAX_OWED:
+            now = monotonic_ns()
+            policy = self._policy
+            if policy.take(max(arena.cells[cell], now) + self._owed * policy.interval_ns, now) < 0:
                 self.rejected += 1
                 return False
             self._owed += 1
@@ -70,7 +70,7 @@ class SharedBucket:
 class SharedBreaker:
     """One backend's circuit breaker over all workers."""
 
-    __slots__ = ("_arena", "_first", "_kept", "_permit", "_policy", "_slots", "contended")
+    __slots__ = ("_arena", "_first", "_kept", "_permit", "_policy", "_slots", "contended", "opened")
 
     def __init__(self, arena: Arena, row: int, slot: int, slots: int, policy: BreakerPolicy) -> None:
         self._arena = arena
@@ -79,7 +79,13 @@ class SharedBreaker:
         self._slots = slots
         self._policy = policy
         self._kept: list[tuple[bool, bool]] = []
+        # --- since the last report
         self.contended = 0
+        self.opened = 0
+
+    def take_over(self, old: SharedBreaker) -> None:
+        """Go on with what the object before (with other settings, perhaps) has not yet settled or told."""
+        self._kept, self.contended, self.opened = old._kept, old.contended, old.opened
 
     def closed(self) -> bool:
         """Whether the breaker is closed: the one cheap question of the hot path."""
@@ -98,6 +104,11 @@ class SharedBreaker:
         memory[first + 3] = cells.since_ns
         memory[first + 4] = cells.opened
         memory[first + BREAKER_STATE] = cells.state
+
+    def _recorded(self, cells: BreakerCells, ok: bool, trial: bool) -> BreakerCells:
+        after = self._policy.record(cells, ok, trial, monotonic_ns())
+        self.opened += after.opened - cells.opened
+        return after
 
     def try_acquire(self) -> tuple[bool, bool]:
         """→ (allowed, as a trial). A trial must be given back with :meth:`release_trial`, whatever becomes of it."""
@@ -130,7 +141,7 @@ class SharedBreaker:
             self._kept.append((ok, trial))
             return
         before = self._settled(self._read())
-        cells = self._policy.record(before, ok, trial, monotonic_ns())
+        cells = self._recorded(before, ok, trial)
         if cells is not before:
             self._write(cells)
         self._arena.unlock(self._first)
@@ -139,7 +150,7 @@ class SharedBreaker:
         """Record what could not be recorded before (the lock is held)."""
         if self._kept:
             for ok, trial in self._kept:
-                cells = self._policy.record(cells, ok, trial, monotonic_ns())
+                cells = self._recorded(cells, ok, trial)
             self._kept.clear()
             self._write(cells)
         return cells

@@ -1,10 +1,13 @@
-"""ReadyConnections: fresh, never used connections to one backend, kept ready so that a client need not wait for the connect.
+"""ReadyConnections: fresh, never used connections to one backend, so that a client need not wait for the connect.
 
-A connection that carried a client's bytes never comes back (GoGate's pool tried to reuse them; between clients that is unsafe). Bytes
-that the server says first (a greeting) are kept and delivered when a client comes; beyond EARLY_LIMIT the connection is not read.
+A connection that carried a client's bytes never comes back (GoGate's pool tried to reuse them; between clients that is
+unsafe). Bytes that the server says first (a greeting) are kept and delivered when a client comes; beyond EARLY_LIMIT
+the connection is not read.
 
-How many are kept follows the demand: one at first; a client that finds none doubles the number up to ``max_idle``; one that expires
-unused lowers it. So a busy backend has enough ready, and an idle one is not held open by us.
+How many are kept follows the demand: one at first; a client that finds none doubles the number up to ``max_idle``; one
+that expires unused lowers it. So a busy backend has enough ready, and an idle one is not held open by us. Nothing is
+made while the backend would get no new work, nor for a second after a failed connect, so that a dead one is not asked
+twice for each client.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _RETRY: Final = 1.0
 class ReadyConnections:
     """The ready connections of one backend in this worker. ``settings`` follow the snapshot."""
 
-    __slots__ = ("_backend", "_closed", "_dialing", "_plane", "_ready", "_wanted", "deadline", "settings")
+    __slots__ = ("_backend", "_closed", "_dialing", "_plane", "_ready", "_retry_at", "_wanted", "deadline", "settings")
 
     def __init__(self, plane: Plane, backend: LiveBackend, settings: TcpPool) -> None:
         self._plane = plane
@@ -38,11 +41,12 @@ class ReadyConnections:
         self.settings = settings
         self._ready: list[tuple[float, RelaySide]] = []  # (since, connection), oldest first
         self._dialing = 0
+        self._retry_at = 0.0
         self._wanted = 1
         self._closed = False
         self.deadline = monotonic() + _CHECK
         plane.deadlines.add(self)
-        self._refill()
+        self._refill(monotonic())
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -54,9 +58,10 @@ class ReadyConnections:
         """The freshest one that is still open, or None; either way more are made for those that follow."""
         backend = self._backend
         found = None
+        now = monotonic()
         while self._ready and found is None:
             since, side = self._ready.pop()
-            if side.is_fresh() and monotonic() - since <= self._age_limit():
+            if now - since <= self._age_limit() and side.is_fresh():
                 found = side
                 side.owner = None
             else:
@@ -66,14 +71,15 @@ class ReadyConnections:
             self._wanted = min(self.settings.max_idle, self._wanted * 2)
         else:
             backend.pool_hits += 1
-        self._refill()
+        self._refill(now)
         return found
 
     def _age_limit(self) -> float:
         lifetime = self.settings.max_lifetime
         return min(self.settings.idle_timeout, lifetime) if lifetime else self.settings.idle_timeout
 
-    def _may_dial(self) -> bool:
+    def _may_serve(self) -> bool:
+        """Whether the backend may get new work."""
         backend = self._backend
         return not (
             self._closed
@@ -85,17 +91,22 @@ class ReadyConnections:
             or (backend.breaker is not None and not backend.breaker.closed())
         )
 
-    def _refill(self) -> None:
-        while self._may_dial() and len(self._ready) + self._dialing < self._wanted:
+    def _refill(self, now: float) -> None:
+        if now < self._retry_at or not self._may_serve():
+            return
+        self._wanted = min(self._wanted, self.settings.max_idle)
+        while len(self._ready) + self._dialing < self._wanted:
             self._dialing += 1
             self._plane.spawn(self._dial())
 
     async def _dial(self) -> None:
         backend = self._backend
         try:
+            if not self._may_serve():  # a snapshot came before this task's first step
+                return
             _, side = await dial(
                 self._plane.loop,
-                lambda: RelaySide(self._plane, None, client=False, owner=self),
+                lambda: RelaySide(self._plane, owner=self),
                 backend.endpoint(),
                 backend.transport.dial_timeout,
             )
@@ -104,12 +115,12 @@ class ReadyConnections:
             backend.count_connect(error.result)
             if error.failure is not Failure.NO_DESCRIPTORS:
                 self._plane.unreachable(backend, error.text)
-            self.deadline = monotonic() + _RETRY
+            self._retry_at = self.deadline = monotonic() + _RETRY
             return
         finally:
             self._dialing -= 1
         backend.count_connect("ok")
-        if self._may_dial():
+        if self._may_serve() and side.is_fresh():
             self._ready.append((monotonic(), side))
         else:
             side.abandon()
@@ -120,7 +131,7 @@ class ReadyConnections:
 
     def on_deadline(self, now: float) -> None:
         """Drop what waited too long, want fewer then, and make up for what is missing."""
-        if self._ready and not self._may_dial():  # down or draining: what is open there is not to be used later
+        if self._ready and not self._may_serve():  # down or draining: what is open there is not to be used later
             ready, self._ready = self._ready, []
             for _, side in ready:
                 side.abandon()
@@ -132,7 +143,7 @@ class ReadyConnections:
             for side in old:
                 side.abandon()
         self.deadline = now + _CHECK
-        self._refill()
+        self._refill(now)
 
     def close(self) -> None:
         """Let all go, and make no more."""

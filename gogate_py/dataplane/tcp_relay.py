@@ -1,11 +1,13 @@
 """TcpRelay: one L4 connection from accept to its one completion — pick, connect, relay, end, account.
 
-The rules of who ends when are the table in wire/relay_state.py; this module carries out its commands and keeps the books:
+The rules of who ends when are the table in wire/relay_state.py; this module carries out its commands and keeps the
+books:
 
-- a backend is picked at accept; a failed connect is tried again on another one (ATTEMPTS in all) while nothing was sent;
-- outcome for the breaker: connect failed → failure; reset by the backend before it said a byte → failure; its first byte, or an
-  end without reset → success; what the client does is never an outcome (SECURITY.md T21);
-- idle: no byte either way for the route's idleTimeout. The sweep compares byte counts, so the data path reads no clock.
+- a backend is picked at accept; a failed connect is tried again on another one, ATTEMPTS in all: nothing was sent yet;
+- outcome for the breaker: connect failed → failure; reset by the backend before it said a byte → failure; its first
+  byte, or an end without reset → success; what the client does is never an outcome (SECURITY.md T21);
+- idle: no byte either way for the route's idleTimeout, nor an end of a direction. The sweep compares byte counts, so
+  the data path reads no clock.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from gogate_py.addresses import Address, plain
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.deadlines import INFINITE
-from gogate_py.dataplane.dial import DialError, dial
+from gogate_py.dataplane.dial import DialError
 from gogate_py.dataplane.tcp_pool import ReadyConnections
-from gogate_py.dataplane.tcp_side import RelaySide
+from gogate_py.dataplane.tcp_side import RelaySide, connect
 from gogate_py.errors import Failure
 from gogate_py.messages import Connection
 from gogate_py.telemetry.access_line import tcp_line
@@ -43,7 +45,7 @@ class TcpDownstream(RelaySide):
     __slots__ = ("_listener",)
 
     def __init__(self, plane: Plane, listener: LiveListener) -> None:
-        super().__init__(plane, None, client=True)
+        super().__init__(plane)
         self._listener = listener
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -58,7 +60,11 @@ class TcpDownstream(RelaySide):
             self.abort()
         else:
             self.relay = TcpRelay(plane, listener, self)
-            self.relay.start()
+            try:
+                self.relay.start()
+            except Exception as error:  # the event loop would log it, and leave the connection open
+                plane.internal_error(error, "relay")
+                self.relay.cut("internal")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.active -= 1
@@ -69,31 +75,9 @@ class TcpRelay:
     """One client connection and the backend connection behind it. In ``plane.relays`` until both are closed."""
 
     __slots__ = (
-        "_attempts",
-        "_backend",
-        "_backend_side",
-        "_client",
-        "_completed",
-        "_counted_in",
-        "_counted_out",
-        "_dialing",
-        "_idle_since",
-        "_idle_timeout",
-        "_listener",
-        "_outcome_known",
-        "_peer",
-        "_plane",
-        "_pool_name",
-        "_reason",
-        "_result",
-        "_route",
-        "_seen",
-        "_started",
-        "_state",
-        "_trial",
-        "_tried",
-        "deadline",
-        "id",
+        "_attempts", "_backend", "_backend_side", "_client", "_completed", "_counted_in", "_counted_out", "_dialing",
+        "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool_name", "_reason",
+        "_result", "_route", "_seen", "_started", "_state", "_trial", "_tried", "deadline", "id",
     )
 
     def __init__(self, plane: Plane, listener: LiveListener, client: RelaySide) -> None:
@@ -143,15 +127,17 @@ class TcpRelay:
     def _connect(self) -> None:
         pool = self._plane.table.pools.get(self._pool_name)
         if pool is None:  # a new snapshot has no such pool any more
+            self._listener.refuse(Failure.NO_BACKEND.reason)
             self._give_up("no_backend", f"Pool {self._pool_name} is gone.")
             return
         picked = pool.pick(self._tried)
         if picked is None:
+            if self._tried:
+                self._give_up("connect_failed", self._reason)
+                return
             failure, detail, _ = pool.why_none()
-            self._give_up("connect_failed" if self._tried else "no_backend",
-                detail if not self._tried else self._reason)
-            if not self._tried:
-                self._listener.refuse(failure.reason)
+            self._listener.refuse(failure.reason)
+            self._give_up("no_backend", detail)
             return
         backend, self._trial = picked
         self._backend = backend
@@ -168,47 +154,28 @@ class TcpRelay:
         self._dialing = self._plane.spawn(self._dial(backend))
 
     async def _dial(self, backend: LiveBackend) -> None:
-        last: DialError | None = None
-        for _ in range(max(1, len(backend.endpoints))):  # every address of the name, before the backend is given up
-            if not backend.endpoints:
-                break
+        # The task is cancelled when the relay ends meanwhile: whatever comes out of the connect is still wanted.
+        try:
             try:
-                _, side = await dial(
-                    self._plane.loop,
-                    lambda: RelaySide(self._plane, None, client=False),
-                    backend.endpoint(),
-                    backend.transport.dial_timeout,
-                )
+                side = await connect(self._plane, backend)
             except DialError as error:
-                backend.count_connect(error.result)
-                last = error
-                if error.failure is Failure.NO_DESCRIPTORS:
-                    break  # ours, whatever the address
-                continue
-            backend.count_connect("ok")
-            self._dialing = None
-            if self._state is State.CLOSED:
-                side.abort()
-                return
-            if side.lost:  # reset before we could look at it: as good as refused
-                last = DialError(Failure.CONNECT_FAILED, "refused", "connection reset")
-                continue
-            self._connected(side)
-            return
-        self._dialing = None
-        self._connect_failed(backend, last)
+                self._connect_failed(backend, error)
+            else:
+                self._connected(side)
+        except Exception as error:  # the top of a task: without this the client would wait for ever
+            self._plane.internal_error(error, "relay")
+            self.cut("internal")
 
-    def _connect_failed(self, backend: LiveBackend, error: DialError | None) -> None:
-        if self._state is State.CLOSED:
-            return
-        local = error is not None and error.failure is Failure.NO_DESCRIPTORS
-        self._reason = error.text if error is not None else "its name does not resolve"
+    def _connect_failed(self, backend: LiveBackend, error: DialError) -> None:
+        self._dialing = None
+        local = error.failure is Failure.NO_DESCRIPTORS
+        self._reason = error.text
         if not local:
             self._plane.unreachable(backend, self._reason)
         self._settle(ok=None if local else False)
         self._tried = (*self._tried, backend)
         if self._attempts < ATTEMPTS and not local:
-            backend.count_retry(error.failure.reason if error is not None else Failure.CONNECT_FAILED.reason)
+            backend.count_retry(error.failure.reason)
             self._connect()
         else:
             self._give_up("connect_failed", self._reason)
@@ -218,6 +185,7 @@ class TcpRelay:
         self._happened(Event.CONNECT_FAILED)
 
     def _connected(self, side: RelaySide) -> None:
+        self._dialing = None
         side.relay = self
         self._backend_side = side
         self._happened(Event.CONNECTED)
@@ -227,8 +195,9 @@ class TcpRelay:
         side.start_forwarding(client)
         if self._state is State.CLIENT_DONE:
             side.write_eof()
-        if side.eof:  # a connection that ended while it was attached
+        if side.eof:  # the backend had nothing more to say than what came while it was dialed
             self.side_ended(side)
+            side.watch()
 
     # --- events of the sides
 
@@ -245,7 +214,7 @@ class TcpRelay:
         else:
             self._happened(Event.BACKEND_EOF)
 
-    def side_lost(self, side: RelaySide, error: Exception | None) -> None:
+    def side_lost(self, side: RelaySide) -> None:
         """A side is closed: by us, by an error, or reset by its peer."""
         if self._state is not State.CLOSED:
             client = side is self._client
@@ -256,16 +225,17 @@ class TcpRelay:
 
     def _happened(self, event: Event) -> None:
         """Ask the table, do what it says."""
-        connecting = self._state in (State.CONNECTING, State.CONNECTING_EOF)
-        self._state, command = advance(self._state, event)
-        if self._state is State.CLOSED:
-            self._set_deadline(monotonic())
+        before = self._state
+        self._state, command = advance(before, event)
+        if self._state is not before:  # that something ended is not idleness, and may have a limit of its own
+            self._idle_since = now = monotonic()
+            self._set_deadline(now)
         client, backend = self._client, self._backend_side
         match command:
             case None:
                 return
             case Command.EOF_TO_BACKEND:
-                if backend is not None and not connecting:
+                if backend is not None and before is State.OPEN:  # else _connected does it, behind the early bytes
                     backend.write_eof()
             case Command.EOF_TO_CLIENT:
                 client.write_eof()
@@ -281,16 +251,17 @@ class TcpRelay:
             case Command.RESET_CLIENT:
                 client.abort(reset=True)
             case Command.ABANDON_CONNECT:
-                if self._dialing is not None:
-                    self._dialing.cancel()
-                    self._dialing = None
+                self._stop_dialing()
             case Command.ABORT_BOTH:
-                if self._dialing is not None:
-                    self._dialing.cancel()
-                    self._dialing = None
+                self._stop_dialing()
                 client.abort()
                 if backend is not None:
                     backend.abort()
+
+    def _stop_dialing(self) -> None:
+        task, self._dialing = self._dialing, None
+        if task is not None:
+            task.cancel()
 
     def cut(self, result: str) -> None:
         """End it now, whatever it is doing."""
@@ -372,20 +343,16 @@ class TcpRelay:
         plane.deadlines.discard(self)
         self.flush_counts()
         backend = self._backend
-        address = backend.address if backend is not None else self._tried[-1].address if self._tried else ""
         duration = monotonic() - self._started
-        if backend is not None:
-            key = (self._route, self._result)
-            backend.tcp_results[key] = backend.tcp_results.get(key, 0) + 1
-        elif self._tried:
-            last = self._tried[-1]
+        last = backend or (self._tried[-1] if self._tried else None)
+        if last is not None:
             key = (self._route, self._result)
             last.tcp_results[key] = last.tcp_results.get(key, 0) + 1
         # Its first byte was counted as a success (flush_counts). Without one: an end in order is one too, a reset is a
         # failure, and an end that the client or we made says nothing.
         self._settle(ok={"ok": True, "backend_reset": False}.get(self._result))
         plane.tcp_duration.observe(duration)
-        self._log(address, duration)
+        self._log(last.address if last is not None else "", duration)
 
     def _log(self, address: str, duration: float) -> None:
         plane = self._plane

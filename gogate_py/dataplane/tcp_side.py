@@ -1,21 +1,25 @@
 """RelaySide: one connection of an L4 relay, as the event loop sees it.
 
-Bytes go straight to the other side's ``write``; everything else (EOF, loss, reset) goes to the relay. This object and its ``forward``
-are the whole of copying in user space: a faster way to copy one direction (splice(2) in the kernel, for bulk) takes over by
-pausing this side and moving its descriptor's bytes itself, and gives back by resuming it.
+Bytes go straight to the other side's ``write``; everything else (EOF, loss, reset) goes to the relay. This object and
+its ``forward`` are the whole of copying in user space: a faster way to copy one direction (splice(2) in the kernel, for
+bulk) takes over by pausing this side and moving its descriptor's bytes itself, and gives back by resuming it.
 
-A side without a relay is a ready connection (tcp_pool): what the backend says meanwhile is kept, up to a limit.
+A side without a relay is a ready connection (tcp_pool), or one that was dialed just now. What the backend says
+meanwhile is kept, up to a limit; that it ended is kept too for a dialed one, and makes a ready one useless.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import select
 from typing import TYPE_CHECKING, Any, Final
 
+from gogate_py.dataplane.dial import DialError, dial
 from gogate_py.dataplane.hangups import send_reset
+from gogate_py.errors import Failure
 
 if TYPE_CHECKING:
+    from gogate_py.dataplane.backend_table import LiveBackend
     from gogate_py.dataplane.plane import Plane
     from gogate_py.dataplane.tcp_pool import ReadyConnections
     from gogate_py.dataplane.tcp_relay import TcpRelay
@@ -25,6 +29,8 @@ HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 #: Bytes kept while there is nobody to forward them to.
 EARLY_LIMIT: Final = 64 * 1024
+#: What makes a ready connection unusable. Bytes do not: they are the backend's greeting.
+_GONE: Final = select.POLLRDHUP | select.POLLERR | select.POLLHUP
 
 
 class RelaySide:
@@ -33,9 +39,9 @@ class RelaySide:
     __slots__ = (
         "_early",
         "_early_size",
-        "_is_client",
         "_plane",
         "_read_paused",
+        "_watched_fd",
         "eof",
         "forward",
         "lost",
@@ -45,12 +51,9 @@ class RelaySide:
         "transport",
     )
 
-    def __init__(
-        self, plane: Plane, relay: TcpRelay | None, *, client: bool, owner: ReadyConnections | None = None
-    ) -> None:
+    def __init__(self, plane: Plane, owner: ReadyConnections | None = None) -> None:
         self._plane = plane
-        self._is_client = client
-        self.relay = relay
+        self.relay: TcpRelay | None = None
         self.owner = owner
         self.transport: Any = None
         self.forward: Any = None  # the other side's write, once there is one
@@ -60,16 +63,13 @@ class RelaySide:
         self._early: list[bytes] = []
         self._early_size = 0
         self._read_paused = False
+        self._watched_fd = -1
 
     # --- asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        if not self._is_client:  # accepted sockets have it from their listener
-            sock = transport.get_extra_info("socket")
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
@@ -85,18 +85,19 @@ class RelaySide:
     def eof_received(self) -> bool:
         self.eof = True
         if self.relay is not None:
-            self._watch()
             self.relay.side_ended(self)
-            return True
-        if self.owner is not None:
+            self.watch()  # no more is read: a reset would go unseen
+        elif self.owner is not None:
             self.owner.lost(self)
-        return False
+            return False
+        return True  # uvloop can be faster with it than the dialing task with its relay, which will look
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self.forward = None
+        self._unwatch()
         if self.relay is not None:
-            self.relay.side_lost(self, error)
+            self.relay.side_lost(self)
         elif self.owner is not None:
             self.owner.lost(self)
 
@@ -110,8 +111,9 @@ class RelaySide:
 
     def on_hangup(self, reset: bool) -> None:
         """Reset while it was not being read."""
-        if reset and self.relay is not None:
-            self.relay.side_lost(self, ConnectionResetError())
+        if reset:
+            if self.relay is not None:
+                self.relay.side_lost(self)
             self.abort()
 
     # --- for the relay
@@ -130,8 +132,15 @@ class RelaySide:
         return not self.lost and self.transport is not None and not self.transport.is_closing()
 
     def is_fresh(self) -> bool:
-        """Whether a ready connection may be given to a client: open, and the backend did not end it."""
-        return self.open() and not self.eof
+        """Whether a ready connection may be given to a client: open, and the backend did not end it.
+
+        The kernel is asked, because what it knows may not have come to the event loop yet.
+        """
+        if not self.open() or self.eof:
+            return False
+        poll = select.poll()
+        poll.register(self._fd(), _GONE)
+        return not poll.poll(0)
 
     def write(self, data: bytes) -> None:
         """Bytes from the other side."""
@@ -148,18 +157,18 @@ class RelaySide:
         if not self._read_paused and self.open() and not self.eof:
             self._read_paused = True
             self.transport.pause_reading()
-            self._watch()
+            self.watch()
 
     def resume_reading(self) -> None:
         """Go on reading."""
         if self._read_paused and self.open():
             self._read_paused = False
-            self._plane.hangups.forget(self._fd(), self)
+            self._unwatch()
             self.transport.resume_reading()
 
     def unsent(self) -> int:
-        """Bytes written to it that the kernel has not taken."""
-        return int(self.transport.get_write_buffer_size()) if self.open() else 0
+        """Bytes written to it that the kernel has not taken; also while it is being closed."""
+        return int(self.transport.get_write_buffer_size()) if not self.lost else 0
 
     def close(self) -> None:
         """Close after what was written."""
@@ -178,10 +187,43 @@ class RelaySide:
         self.owner = None
         self.abort()
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Have a reset noticed although it is not read."""
         if self.open():
-            self._plane.hangups.watch(self._fd(), self, fin=False)
+            self._watched_fd = self._fd()
+            self._plane.hangups.watch(self._watched_fd, self, fin=False)
+
+    def _unwatch(self) -> None:
+        if self._watched_fd >= 0:
+            self._plane.hangups.forget(self._watched_fd, self)
+            self._watched_fd = -1
 
     def _fd(self) -> int:
-        sock = self.transport.get_extra_info("socket")
-        return -1 if sock is None else int(sock.fileno())
+        return int(self.transport.get_extra_info("socket").fileno())
+
+
+async def connect(plane: Plane, backend: LiveBackend) -> RelaySide:
+    """A connection to the backend: every address of its name is tried once, before it is given up.
+
+    Raises the DialError of the last address.
+    """
+    side: RelaySide
+    failed = DialError(Failure.CONNECT_FAILED, "error", "its name does not resolve")
+    for _ in backend.endpoints:
+        if not backend.endpoints:  # a snapshot came meanwhile
+            break
+        try:
+            _, side = await dial(
+                plane.loop, lambda: RelaySide(plane), backend.endpoint(), backend.transport.dial_timeout
+            )
+            if side.lost:  # reset before we could look at it: as good as refused
+                raise DialError(Failure.CONNECT_FAILED, "refused", "connection reset")
+        except DialError as error:
+            backend.count_connect(error.result)
+            failed = error
+            if error.failure is Failure.NO_DESCRIPTORS:  # ours, whatever the address
+                break
+        else:
+            backend.count_connect("ok")
+            return side
+    raise failed

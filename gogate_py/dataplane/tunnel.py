@@ -1,8 +1,8 @@
 """Tunnel: what an exchange becomes after the backend switched protocols as asked (WebSocket).
 
-Bytes pass both ways untouched. The end of one direction is passed on and leaves the other open; the tunnel ends when both
-ended, when either connection is lost, or when nothing moved for ``tunnelIdle``. Back-pressure is the exchange's: the same
-pausing as for bodies.
+Bytes pass both ways untouched. The end of one direction is passed on and leaves the other open; the tunnel ends when
+both ended, when either connection is lost, or when nothing moved for ``tunnelIdle``. Back-pressure is the exchange's:
+the same pausing as for bodies.
 """
 
 from __future__ import annotations

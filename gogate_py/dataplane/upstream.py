@@ -1,8 +1,8 @@
 """Upstream: one HTTP connection to a backend; at most one exchange at a time.
 
-It frames the backend's answer and hands meaning to the exchange: a head, body bytes, the end. It trusts nothing: a head passes the
-strict check, a body ends where its framing says and not a byte later, and whatever comes without having been asked for closes
-the connection (SECURITY.md T20, R1–R5).
+It frames the backend's answer and hands meaning to the exchange: a head, body bytes, the end. It trusts nothing: a head
+passes the strict check, a body ends where its framing says and not a byte later, and whatever comes without having been
+asked for closes the connection (SECURITY.md T20, R1 to R5).
 
 How the body of an answer ends (RFC 9112 section 6.3), and what an EOF then means:
 
@@ -188,7 +188,8 @@ class Upstream:
         if self._owner.settings.max_lifetime and self.expired(monotonic()):
             return False
         if careful:
-            # The kernel may know of a FIN that the loop has not read yet: a request that cannot be sent twice looks first.
+            # The kernel may know of a FIN that the loop has not read yet: a request that cannot be sent twice looks
+            # first.
             poll = select.poll()
             poll.register(self._fd(), select.POLLIN | select.POLLRDHUP)
             return not poll.poll(0)  # EOF, an error, or bytes nobody asked for
@@ -208,7 +209,8 @@ class Upstream:
             self.transport.close()
 
     def close_after_flush(self) -> None:
-        """Close it when the rest of a tunnel went out, within FLUSH seconds: a backend that does not read holds nothing for longer."""
+        """Close it when the rest of a tunnel went out, within FLUSH seconds: a backend that does not read holds nothing
+        for longer."""
         self.exchange = None
         self._state = CLOSED
         if not self.transport.is_closing():
@@ -371,7 +373,8 @@ class Upstream:
             self.reused = True
             self.idle_since = monotonic()
         else:
-            # Also when the answer came before the backend had the whole request: where the next one begins would be a guess.
+            # Also when the answer came before the backend had the whole request: where the next one begins would be a
+            # guess.
             keep = False
             self._state = CLOSED
             self.transport.abort()

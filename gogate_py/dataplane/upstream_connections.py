@@ -1,7 +1,7 @@
 """Upstream connections: the kept connections to one backend in this worker, and who waits for one.
 
-Taken last in, first out: the warm ones are used, the others age and go. A connection is given out only when it is open, not
-expired and has said nothing since its last answer. Dialing needs a task; taking a kept one does not.
+Taken last in, first out: the warm ones are used, the others age and go. A connection is given out only when it is open,
+not expired and has said nothing since its last answer. Dialing needs a task; taking a kept one does not.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ class UpstreamConnections:
         self._waiting: deque[Exchange] = deque()
 
     def __repr__(self) -> str:
-        return f"<{self._open} connections to {self.backend.address}, {len(self._idle)} idle, {len(self._waiting)} waiting>"
+        idle, waiting = len(self._idle), len(self._waiting)
+        return f"<{self._open} connections to {self.backend.address}, {idle} idle, {waiting} waiting>"
 
     def take(self, careful: bool) -> Upstream | None:
-        """A kept connection, or None. ``careful``: ask the kernel whether it was closed (for requests that cannot be sent twice)."""
+        """A kept connection, or None. ``careful``: ask the kernel whether it was closed (for requests that cannot be
+        sent twice)."""
         idle = self._idle
         while idle:
             upstream = idle.pop()
@@ -94,7 +96,8 @@ class UpstreamConnections:
             exchange.connected(upstream)
 
     async def _reach(self, exchange: Exchange) -> tuple[Upstream | None, DialError | None]:
-        """Try every address of the backend's name before the backend is given up; → a connection, or why there is none."""
+        """Try every address of the backend's name before the backend is given up; → a connection, or why there is
+        none."""
         backend = self.backend
         error: DialError | None = None
         for _ in range(len(backend.endpoints)):

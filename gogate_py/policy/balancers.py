@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
 from itertools import accumulate
+from math import lcm
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gogate_py.clock import Random
@@ -80,18 +81,24 @@ class WeightedRoundRobin(Generic[C]):
 
     A candidate of weight w is due at (k + ½)/w for its k-th turn; whoever is due first goes. Over any whole cycle each
     gets exactly its weight, unequal weights interleave, and a pick costs O(log n) where nginx's smooth form costs O(n).
+    Moments are whole numbers, in a unit that every weight divides: sums of 1/w in floating point drift, and the shares
+    with them.
     """
 
     def __init__(self, random: Random) -> None:
         # (due, weight, index, candidate): of those due together the lighter one first, which spreads it among the heavy
         # ones
-        self._heap: list[tuple[float, int, int, C]] = []
+        self._heap: list[tuple[int, int, int, C]] = []
+        # by index: from one turn to the next
+        self._steps: list[int] = []
         self._random = random
 
     def update(self, candidates: Sequence[C]) -> None:
         usable = [c for c in candidates if c.weight > 0]
         # A whole number of turns ahead at random: shares stay exact, workers do not move in step.
-        self._heap = [(0.5 / c.weight, c.weight, i, c) for i, c in enumerate(usable)]
+        unit = lcm(*(c.weight for c in usable))
+        self._steps = [2 * unit // c.weight for c in usable]
+        self._heap = [(self._steps[i] // 2, c.weight, i, c) for i, c in enumerate(usable)]
         heapify(self._heap)
         if self._heap:
             for _ in range(self._random.getrandbits(5)):
@@ -102,7 +109,7 @@ class WeightedRoundRobin(Generic[C]):
         if not heap:
             return None
         due, weight, index, candidate = heap[0]
-        heapreplace(heap, (due + 1.0 / weight, weight, index, candidate))
+        heapreplace(heap, (due + self._steps[index], weight, index, candidate))
         return candidate
 
     def pick_accepted(self, accept: Accept[C]) -> C | None:
@@ -111,7 +118,7 @@ class WeightedRoundRobin(Generic[C]):
                 if position == 0:
                     return self.pick()
                 heap = [entry for entry in self._heap if entry[2] != index]
-                heap.append((due + 1.0 / weight, weight, index, candidate))
+                heap.append((due + self._steps[index], weight, index, candidate))
                 heapify(heap)
                 self._heap = heap
                 return candidate

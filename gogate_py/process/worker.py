@@ -35,6 +35,7 @@ from gogate_py.messages import (
     Welcome,
 )
 from gogate_py.process.channel import Channel
+from gogate_py.process.stalls import show_stack_on_signal
 from gogate_py.telemetry.logs import set_format, set_up_worker
 
 log = logging.getLogger("gogate.worker")
@@ -134,8 +135,9 @@ class Worker:
         self._start_drain(ORPHAN_GRACE, ORPHAN_IDLE)
 
 
-def run(channel_fd: int, arena_fd: int) -> int:
+def run(channel_fd: int, arena_fd: int, stack_fd: int) -> int:
     """The life of a worker process; → its exit status."""
+    show_stack_on_signal(stack_fd)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides, over the channel
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

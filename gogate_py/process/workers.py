@@ -2,6 +2,8 @@
 
 A slot is for life: its sockets, its column in the arena, its number. The process in it may die and be replaced: at
 once, and with a back-off of 1, 2, 4 … 30 s when a worker dies young again and again (SECURITY.md F6).
+
+One that says nothing for the hang limit is killed, and so replaced (process/stalls.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gogate_py.clock import monotonic
 from gogate_py.messages import Down, Listen, Up, Welcome
 from gogate_py.process.channel import MAX_FDS, Channel, pair
 from gogate_py.process.sockets import BoundListener
+from gogate_py.process.stalls import HANG_LIMIT, StackFile, StallWatch
 
 log = logging.getLogger("gogate.supervisor")
 
@@ -42,6 +45,10 @@ class Slot:
         self.pidfd = -1
         self.incarnation = 0
         self.started = 0.0
+        # when its worker last said something, and whether it ever did
+        self.heard = 0.0
+        self.spoken = False
+        self.stack = StackFile()
         self.restarts = 0
         self.state = "starting"  # starting | serving | draining | dead
         self.deaths_young = 0
@@ -55,7 +62,7 @@ class Slot:
 
 class Workers:
     """All slots, their zygote, and what becomes of them. ``on_up``, ``on_down``: a worker can be talked to, or is gone;
-    ``on_message``: what it says."""
+    ``on_message``: what it says; ``hang_limit``: seconds of silence after which a worker is replaced."""
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Workers:
         on_up: Callable[[Slot], None],
         on_down: Callable[[Slot], None],
         on_message: Callable[[Slot, Up], None],
+        hang_limit: float = HANG_LIMIT,
     ) -> None:
         self._arena = arena
         self._listeners = listeners
@@ -80,6 +88,7 @@ class Workers:
         self._forking: dict[int, tuple[Slot, socket.socket]] = {}
         self._fork_number = 0
         self._all_gone = asyncio.Event()
+        self._stalls = StallWatch(self._loop, self.slots, hang_limit, _kill)
 
     # --- the zygote
 
@@ -88,6 +97,7 @@ class Workers:
         self._start_zygote()
         for slot in self.slots:
             self._fork(slot)
+        self._stalls.start()
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -161,7 +171,7 @@ class Workers:
         request = json.dumps({"fork": self._fork_number}).encode()
         slot.state = "starting"
         try:
-            socket.send_fds(self._zygote_sock, [request], [theirs.fileno(), self._arena.fd])
+            socket.send_fds(self._zygote_sock, [request], [theirs.fileno(), self._arena.fd, slot.stack.fd])
         except OSError as error:
             log.error("cannot reach the zygote", extra={"error": str(error)})  # its EOF follows and starts over
         finally:
@@ -171,11 +181,12 @@ class Workers:
         slot, sock = self._forking.pop(number)
         slot.pid = pid
         slot.pidfd = pidfd
-        slot.started = monotonic()
+        slot.started = slot.heard = monotonic()
+        slot.spoken = False
         slot.incarnation += 1
         self._loop.add_reader(pidfd, self._exited, slot)
         slot.channel = channel = Channel(
-            self._loop, sock, messages.decode_up, lambda message, _: self._on_message(slot, message), lambda: None
+            self._loop, sock, messages.decode_up, lambda message, _: self._heard(slot, message), lambda: None
         )
         channel.send(Welcome(messages.VERSION, slot.slot, len(self.slots), slot.incarnation))
         for start in range(0, len(self._listeners), MAX_FDS):
@@ -184,6 +195,11 @@ class Workers:
                 fds = [listener.for_slot(slot.slot).fileno() for listener in some]
                 channel.send(Listen(tuple(listener.id for listener in some)), fds)
         self._on_up(slot)
+
+    def _heard(self, slot: Slot, message: Up) -> None:
+        slot.heard = monotonic()
+        slot.spoken = True
+        self._on_message(slot, message)
 
     def _note_status(self, pid: int, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -230,6 +246,7 @@ class Workers:
         """Tell every worker to drain and wait for all to end; after ``grace`` seconds kill what is left. → whether
         none was killed."""
         self.stopping = True
+        self._stalls.stop()
         for slot in self.slots:
             if slot.state != "dead":
                 slot.state = "draining"
@@ -243,16 +260,15 @@ class Workers:
                 clean = False
                 self.kill()
         self._stop_zygote()
+        for slot in self.slots:
+            slot.stack.close()
         return clean
 
     def kill(self) -> None:
         """End every worker now."""
         for slot in self.slots:
             if slot.pidfd >= 0:
-                try:
-                    signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                _kill(slot.pidfd)
         self._all_gone.set()
 
     def _stop_zygote(self) -> None:
@@ -269,6 +285,13 @@ class Workers:
 
     def __repr__(self) -> str:
         return f"<workers {[(slot.slot, slot.pid, slot.state) for slot in self.slots]}>"
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def usable_cpus() -> int:

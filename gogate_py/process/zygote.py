@@ -6,7 +6,7 @@ control plane needs.
 
 Protocol, over one Unix socketpair (SOCK_SEQPACKET: a datagram is a message):
 
-    supervisor → zygote   {"fork": n} with [channel, arena] descriptors
+    supervisor → zygote   {"fork": n} with [channel, arena, stack file] descriptors
     zygote → supervisor   {"forked": n, "pid": p} with the child's pidfd, or {"failed": n, "error": text}
     zygote → supervisor   {"exited": pid, "status": waitpid status}
 
@@ -59,14 +59,14 @@ def main(fd: int) -> None:
                 return
             if not data:
                 return
-            channel_fd, arena_fd = fds
+            channel_fd, arena_fd, stack_fd = fds
             number = json.loads(data)["fork"]
             try:
                 pid = os.fork()
             except OSError as error:
                 _say(sock, {"failed": number, "error": str(error)})
-                os.close(channel_fd)
-                os.close(arena_fd)
+                for mine in fds:
+                    os.close(mine)
                 continue
             if pid == 0:
                 # --- the child: nothing of the zygote is left open, then the worker runs
@@ -76,14 +76,14 @@ def main(fd: int) -> None:
                     os.close(mine)
                 status = 70
                 try:
-                    status = worker.run(channel_fd, arena_fd)
+                    status = worker.run(channel_fd, arena_fd, stack_fd)
                 finally:
                     # Never back into the zygote's loop, whatever happened; buffers of stdio are its, not ours.
                     os._exit(status)
             # The pidfd is taken before anybody can reap the child, so it can never name another process.
             pidfd = os.pidfd_open(pid)
             _say(sock, {"forked": number, "pid": pid}, [pidfd])
-            for mine in (pidfd, channel_fd, arena_fd):
+            for mine in (pidfd, *fds):
                 os.close(mine)
 
 

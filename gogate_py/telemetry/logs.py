@@ -1,7 +1,7 @@
 """Logs: the program's own lines and the way of all lines to their target.
 
-Lines are made where things happen (stdlib logging in the program, access_line on the hot path) and written by one
-thread of the supervisor, so that a slow or full target never holds up an event loop: the queue is bounded, what does
+Lines are made where things happen (stdlib logging in the program, access_line on the hot path) and written by
+threads of the supervisor, so that a slow or full target never holds up an event loop: queues are bounded, what does
 not fit is dropped and counted (SECURITY.md F12). Workers send their lines to the supervisor in batches.
 
 One JSON object (or one logfmt text line) a line, always: controls, quotes and non-ASCII characters are escaped.
@@ -22,9 +22,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gogate_py.clock import monotonic
 from gogate_py.telemetry.access_line import quoted, time_text
 
-#: Lines that may wait for the target.
+#: Lines of each kind that may wait for their target.
 MAX_LINES: Final = 10_000
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({})).keys()) | {"message", "asctime", "taskName"}
@@ -114,36 +115,56 @@ def set_format(level: str, log_format: str) -> None:
 
 
 class LogWriter:
-    """The one thread that writes lines. Targets: "-" (stdout for access lines, stderr for the program's own) or a file
-    path.
+    """Writes lines to their targets: "-" (stdout for access lines, stderr for the program's own) or a file path.
 
-    A target that fails or is full costs the lines that were for it: they are dropped and counted, and nobody waits. A
-    file that was moved away (logrotate) is opened anew with the next batch.
+    A target that blocks, fails or is full costs the lines that were for it: they are dropped and counted, and nobody
+    waits; access lines and the program's own do not hold up each other. A file that was moved away (logrotate) is
+    opened anew with the next batch.
     """
 
     def __init__(self, access_path: str = "-") -> None:
-        self._queue: queue.Queue[tuple[str, bytes, int] | None] = queue.Queue()
-        self._waiting = 0
-        self._lock = threading.Lock()
         self._access_path = access_path
-        self._dropped = 0
-        self._files: dict[str, tuple[int, tuple[int, int]]] = {}
-        self._thread = threading.Thread(target=self._run, name="gogate-log", daemon=True)
-        self._thread.start()
-
-    def set_access_path(self, path: str) -> None:
-        """Access lines go there from now on."""
-        self._access_path = path
+        self._own = _Lane("gogate-log")
+        # Two threads that write batches to one pipe would break each other's lines: then one does all.
+        self._access = self._own if access_path == "-" and _same_file(1, 2) else _Lane("gogate-access-log")
 
     def access(self, lines: bytes, count: int) -> None:
         """Queue access lines; never waits."""
-        self._put(self._access_path, lines, count)
+        self._access.put(self._access_path, lines, count)
 
     def own(self, lines: bytes, count: int) -> None:
         """Queue the program's own lines (stderr); never waits."""
-        self._put("", lines, count)
+        self._own.put("", lines, count)
 
-    def _put(self, target: str, lines: bytes, count: int) -> None:
+    def take_dropped(self) -> int:
+        """Lines dropped since the last call."""
+        return sum(lane.take_dropped() for lane in {self._access, self._own})
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is queued, for at most ``timeout`` seconds."""
+        lanes = {self._access, self._own}
+        for lane in lanes:
+            lane.end()
+        give_up = monotonic() + timeout
+        for lane in lanes:
+            lane.join(max(0.0, give_up - monotonic()))
+
+
+class _Lane:
+    """One thread with its queue of at most MAX_LINES lines, and the files it has open."""
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[tuple[str, bytes, int] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._files: dict[str, tuple[int, tuple[int, int]]] = {}
+        self._torn: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, target: str, lines: bytes, count: int) -> None:
+        """Queue lines, or drop them all when they are too many."""
         with self._lock:
             if self._waiting + count > MAX_LINES:
                 self._dropped += count
@@ -157,16 +178,16 @@ class LogWriter:
             dropped, self._dropped = self._dropped, 0
         return dropped
 
-    def close(self, timeout: float = 2.0) -> None:
-        """Write what is queued, for at most ``timeout`` seconds."""
+    def end(self) -> None:
+        """Stop behind what is queued."""
         self._queue.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread to stop."""
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
+        while (item := self._queue.get()) is not None:
             target, lines, count = item
             written = self._write(target, lines)
             with self._lock:
@@ -175,12 +196,18 @@ class LogWriter:
                     self._dropped += count
 
     def _write(self, target: str, lines: bytes) -> bool:
+        if target in self._torn:
+            lines = b"\n" + lines  # a batch broke off within a line (disk full): that line is lost, the next is not
+        left = memoryview(lines)
         try:
             fd = self._fd(target)
-            while lines:
-                lines = lines[os.write(fd, lines) :]
+            while left:
+                left = left[os.write(fd, left) :]
         except OSError:
+            if len(left) < len(lines):
+                self._torn.add(target)
             return False
+        self._torn.discard(target)
         return True
 
     def _fd(self, target: str) -> int:
@@ -203,6 +230,14 @@ class LogWriter:
         info = os.fstat(fd)
         self._files[target] = (fd, (info.st_dev, info.st_ino))
         return fd
+
+
+def _same_file(one: int, other: int) -> bool:
+    """Whether two descriptors are of the same file, pipe or terminal."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:  # one of them is closed
+        return False
 
 
 def set_up_supervisor(writer: LogWriter, level: str, log_format: str, add_source: bool) -> None:

@@ -10,13 +10,13 @@ SERVER = [
     "queueTimeout: 5s",
     "retry: {attempts: 2}", "dns: {refresh: 5s}", "maxMemory: 1GiB", "forwardTrailers: []", "pathPolicy: strict",
     "circuitBreaker: {window: 60s}", "circuitBreaker: {minRequests: 20}", "timeouts: {handshake: 10s}",
-    "limits: {connectionsPerClient: 1024}", "slow_start: 0s", "max-connections: 0"]
+    "slow_start: 0s", "max-connections: 0"]
 POOL = ["tls: {}", "outlier: {}", "slowStart: 0s", "panicThreshold: 0", "maxConnections: 5", "queueTimeout: 1s"]
 HTTP_ROUTE = [
     "split: []", "sticky: {by: cookie}", "stripPrefix: /api", "rewrite: {path: /}", "requestHeaders: {}",
     "responseHeaders: {}", "rateLimit: {}", "auth: {type: jwt}", "cors: {}", "cache: {}", "redirect: {}",
     "fixedResponse: {}", "retry: {}", "listeners: [public]", "match: {headers: {}}", "match: {query: {}}"]
-TCP_ROUTE = ["sni: [a.example.com]", "acceptProxyProtocol: false", "sendProxyProtocol: v1"]
+TCP_ROUTE = ["sni: [a.example.com]", "limits: {}"]
 
 
 def text_with(server: str = "", pool: str = "", route: str = "", tcp: str = "", top: str = "") -> str:

@@ -160,7 +160,8 @@ def test_connection_to_a_backend_that_went_down_is_not_kept() -> None:
 
 
 def test_reload_keeps_connections_and_runs_old_exchanges_to_their_end() -> None:
-    """A new snapshot changes routes for new requests; what runs goes on, and unchanged backends keep their connections."""
+    """A new snapshot changes routes for new requests; what runs goes on, and unchanged backends keep their
+    connections."""
 
     async def main() -> None:
         gate = asyncio.Semaphore(0)
@@ -204,7 +205,8 @@ def test_drain_finishes_what_runs_and_says_close() -> None:
 
 
 def test_drain_lets_idle_clients_ask_once_more() -> None:
-    """A kept-alive client may still ask within drainIdle, is answered with close, and an idle one is closed after it."""
+    """A kept-alive client may still ask within drainIdle, is answered with close, and an idle one is closed after
+    it."""
 
     async def main() -> None:
         async with HttpPlane(StubUpstream()) as bed:

@@ -46,7 +46,8 @@ def test_request_head_timeout(sent: bytes) -> None:
 
 
 def test_dripping_head_is_not_extended() -> None:
-    """The time of a head runs from its first byte, however many bytes follow; of a later head, not from the last answer."""
+    """The time of a head runs from its first byte, however many bytes follow; of a later head, not from the last
+    answer."""
 
     async def main() -> None:
         async with bed_of(StubUpstream()) as bed:
@@ -155,7 +156,8 @@ def test_request_timeout(waiting_for: str) -> None:
             line = (await bed.logged())[0]
             assert line["reason"] == reason[waiting_for]
             if waiting_for in ("the answer", "the body"):
-                assert (await client.response()).status == line["status"] == (504 if waiting_for == "the answer" else 408)
+                status = 504 if waiting_for == "the answer" else 408
+                assert (await client.response()).status == line["status"] == status
             assert bed.live().breaker.closed() == (waiting_for in ("the body", "the client to read"))
 
     run(main())
@@ -198,7 +200,7 @@ def test_request_body_rate(rate: int) -> None:
                     break
                 await client.send(b"x" * rate)
                 seen += rate
-                await until(lambda: not bed.site.in_flight or sum(len(t.received) for t in backend.talks) > seen)
+                await until(lambda seen=seen: not bed.site.in_flight or len(backend.received) > seen)
                 bed.pass_time(1)
             assert bool(bed.site.in_flight) == (rate == 1000)
             if rate == 100:
@@ -277,7 +279,8 @@ def test_response_body_idle(stream: bool) -> None:
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_response_rate(reads: bool) -> None:
-    """A client that takes less than 240 B/s of an answer that waits for it is cut; one that reads slowly but more is not."""
+    """A client that takes less than 240 B/s of an answer that waits for it is cut; one that reads slowly but more is
+    not."""
 
     async def main() -> None:
         async def play(talk: Talk) -> None:
@@ -308,7 +311,8 @@ def test_response_rate(reads: bool) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_finished_answer_that_is_not_read_is_not_kept_for_ever(count: int) -> None:
-    """When the answers are complete but the client takes none of them, the connection ends soon, or when it was idle."""
+    """When the answers are complete but the client takes none of them, the connection ends soon, or when it was
+    idle."""
 
     def backlog(bed: HttpPlane) -> int:
         return next(iter(bed.site.clients)).backlog()[0]

@@ -1,4 +1,5 @@
-"""Back-pressure: whoever does not read costs bounded memory, and what was held arrives byte for byte when it reads again."""
+"""Back-pressure: whoever does not read costs bounded memory, and what was held arrives byte for byte when it reads
+again."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ def test_client_that_goes_while_it_is_not_read(reset: bool, loop: str) -> None:
 
 
 def test_body_while_connecting_is_bounded() -> None:
-    """While no connection stands, at most some 64 KiB of a body are kept and the client is not read; then all is sent."""
+    """While no connection stands, at most some 64 KiB of a body are kept and the client is not read; then all is
+    sent."""
 
     async def main() -> None:
         free = asyncio.Event()

@@ -17,7 +17,10 @@ UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
     b"Sec-WebSocket-Key: k\r\n\r\n"
 )
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n"
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: x\r\n\r\n"
+)
 
 
 async def echo(talk: Talk) -> None:
@@ -30,7 +33,8 @@ async def echo(talk: Talk) -> None:
 
 @LOOPS
 def test_tunnel(loop: str) -> None:
-    """After the backend's 101 bytes pass both ways; half-closing one side leaves the other open; then both are closed."""
+    """After the backend's 101 bytes pass both ways; half-closing one side leaves the other open; then both are
+    closed."""
 
     async def main() -> None:
         async with HttpPlane(backend := StubUpstream(echo)) as bed:
@@ -105,7 +109,8 @@ def test_early_bytes_both_ways() -> None:
 
 @pytest.mark.parametrize("status", ["200 OK", "426 Upgrade Required", "403 Forbidden"])
 def test_declined_upgrade(status: str) -> None:
-    """A backend that answers otherwise declines: an ordinary answer, and what the client sent next is a request (H1)."""
+    """A backend that answers otherwise declines: an ordinary answer, and what the client sent next is a request
+    (H1)."""
 
     async def main() -> None:
         async with HttpPlane(backend := StubUpstream(answering(answer(b"no", status)))) as bed:

@@ -1,4 +1,4 @@
-"""A small ASGI application that a real server runs behind the gateway: what was asked, uploads, downloads, SSE, WebSocket."""
+"""A small ASGI application for a real server behind the gateway: what was asked, uploads, downloads, SSE, WebSocket."""
 
 from __future__ import annotations
 

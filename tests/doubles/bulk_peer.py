@@ -1,7 +1,7 @@
 """A TCP peer for bulk transfers, as a process of its own: ``python bulk_peer.py`` prints its port and serves.
 
-A client sends ``SEED SIZE\\n``; both sides then send SIZE bytes at once (the server with SEED + 1), the client half-closes, and the
-server answers behind its bytes with the SHA-256 of what it received, in hex, and closes.
+A client sends ``SEED SIZE\\n``; both sides then send SIZE bytes at once (the server with SEED + 1), the client
+half-closes, and the server answers behind its bytes with the SHA-256 of what it received, in hex, and closes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configurations for tests, as dictionaries (JSON is YAML): two workers, an admin API, ports that the kernel chooses."""
+"""Configurations for tests, from dictionaries (JSON is YAML): two workers, an admin API, ports the kernel chooses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ANY = "127.0.0.1:0"
 
 
 def gateway_config(server: dict[str, Any] | None = None, **top: Any) -> str:
-    """The text of a configuration: ``server`` over two workers and an admin listener, further top-level keys behind it."""
+    """The text of a configuration: ``server`` over two workers and an admin listener, and further top-level keys."""
     return json.dumps({"server": {"workers": 2, "admin": {"listenAddr": ANY}, **(server or {})}, **top}, indent=1)
 
 

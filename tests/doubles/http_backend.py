@@ -5,8 +5,8 @@
         backend.delay = 0.02          # seconds until an answer
         backend.hold()                # answers wait until release()
 
-It counts requests and connections, and remembers heads. It is no HTTP server: it takes what the gateway writes, which is one
-well-formed message at a time with Content-Length or chunks.
+It counts requests and connections, and remembers heads. It is no HTTP server: it takes what the gateway writes, which
+is one well-formed message at a time with Content-Length or chunks.
 """
 
 from __future__ import annotations

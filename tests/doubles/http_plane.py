@@ -1,7 +1,7 @@
 """HttpPlane: a real data plane with one HTTP listener in the test's loop, its scripted backends, and raw clients.
 
-Deadlines never fire by themselves: the ticker is not started, and ``pass_time`` moves the clock of the sweep by hand. When it
-ends without an error, every count must be back at zero.
+Deadlines never fire by themselves: the ticker is not started, and ``pass_time`` moves the clock of the sweep by hand.
+When it ends without an error, every count must be back at zero.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import psutil
-
 from doubles.gateway import wait_for
 
 
@@ -38,12 +37,12 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
 
 
 class Load:
-    """Clients against one address on an event loop in a thread: ``kept`` keep their connection, ``fresh`` make one a request.
+    """Clients against one address, in a thread: ``kept`` keep their connection, ``fresh`` make one for each request.
 
     ``outcomes`` counts them all; ``pause`` is the time between two requests of one client.
     """
 
-    def __init__(self, address: tuple[str, int], *, kept: int, fresh: int, pause: float = 0.02, path: str = "/") -> None:
+    def __init__(self, address: tuple[str, int], *, kept: int, fresh: int, pause: float = 0.02) -> None:
         self.outcomes: Counter[str] = Counter()
         self.lost: list[str] = []
         #: the client's own port of each lost or unsent request
@@ -52,7 +51,7 @@ class Load:
         self._kept = kept
         self._fresh = fresh
         self._pause = pause
-        self._request = f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
+        self._request = f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -113,7 +112,8 @@ class Load:
             if streams is None:
                 continue
             reader, writer = streams
-            while not self._stopping.is_set() and await self._ask(client, reader, writer, False):
+            # The sleep is the client's pace, not a poll.
+            while not self._stopping.is_set() and await self._ask(client, reader, writer, False):  # noqa: ASYNC110
                 await asyncio.sleep(self._pause)
             await _close(writer)
 

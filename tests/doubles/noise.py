@@ -1,4 +1,4 @@
-"""Bytes for bulk transfers: never the same twice within a stream, made fast, the same for the same seed in every process."""
+"""Bytes for bulk transfers: made fast, no block twice in a stream, the same for the same seed in every process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _noise(seed: int) -> bytes:
 
 
 def blocks(seed: int, size: int) -> Iterator[bytes]:
-    """``size`` bytes: blocks of noise, each with its seed and number in front, so that a lost or swapped block shows."""
+    """``size`` bytes: blocks of noise, each with its seed and number, so that a lost or swapped block shows."""
     noise = _noise(seed)
     for number in range(-(-size // BLOCK)):
         block = b"%08x%08x" % (seed, number) + noise

@@ -1,4 +1,4 @@
-"""Real servers for tests, each on a free port or Unix socket and gone with its block: PostgreSQL, Redis, nginx, uvicorn.
+"""Real servers for tests, on free ports and gone with their block: PostgreSQL, Redis, nginx, uvicorn.
 
 Data lives in a temporary folder of its own; nothing of the machine's own installation is touched.
 """
@@ -39,7 +39,7 @@ def accepts(port: int) -> bool:
 def running(
     command: Sequence[str], ready: Callable[[], bool], *, user: str = "", end: int = signal.SIGTERM, **popen: object
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process from when ``ready`` says so to the end of the block; its output is shown when it does not start."""
+    """A server process, ready as ``ready`` says, until the end of the block; it is quoted when it does not start."""
     with tempfile.TemporaryFile() as output:
         process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]  # options pass through
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, user=user or None,
@@ -67,7 +67,7 @@ def running(
 
 @contextlib.contextmanager
 def postgres() -> Iterator[int]:
-    """A PostgreSQL with a superuser ``postgres`` without password; → its port. fsync is off: it is not what is tested."""
+    """A PostgreSQL with a superuser ``postgres`` without password; → its port. fsync is off: no test is about it."""
     initdb, server = need_program("initdb"), need_program("postgres")
     need_program("psql")
     user = "postgres" if os.geteuid() == 0 else ""  # it refuses to run as root
@@ -100,7 +100,7 @@ def redis() -> Iterator[int]:
     server = need_program("redis-server")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="gogate-redis-") as folder:
-        command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+        command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with running(command, lambda: accepts(port)):
             yield port
 

@@ -56,7 +56,11 @@ def test_told(row: tuple[BreakerCells, bool, bool, BreakerCells]) -> None:
 
 @pytest.mark.parametrize(
     ("cells", "now", "wait"),
-    [(BreakerCells(), 5, 0), (BreakerCells(OPEN, 3, 0, 10 * S), 15 * S, 25 * S), (BreakerCells(OPEN, 3, 0, 0), 99 * S, 0)],
+    [
+        (BreakerCells(), 5, 0),
+        (BreakerCells(OPEN, 3, 0, 10 * S), 15 * S, 25 * S),
+        (BreakerCells(OPEN, 3, 0, 0), 99 * S, 0),
+    ],
 )
 def test_retry_after(cells: BreakerCells, now: int, wait: int) -> None:
     """Only an open breaker makes one wait, until its timeout is over."""
@@ -71,7 +75,8 @@ def test_retry_after(cells: BreakerCells, now: int, wait: int) -> None:
     st.lists(st.tuples(st.sampled_from(["ask", "ok", "fail", "gone"]), st.integers(0, 20)), max_size=80),
 )
 def test_any_history(failures: int, successes: int, trials: int, events: list[tuple[str, int]]) -> None:
-    """Trials running never exceed halfOpenRequests, it opens only at failureThreshold in a row, and it can always recover."""
+    """Trials running never exceed halfOpenRequests, it opens only at failureThreshold in a row, and it can always
+    recover."""
     policy = BreakerPolicy(failures, successes, trials, 10.0)
     cells = BreakerCells()
     running: list[bool] = []

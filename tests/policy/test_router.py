@@ -143,7 +143,8 @@ SEGMENT = st.sampled_from(["a", "b", "ab", ""])
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.lists(SEGMENT.filter(bool), max_size=3), min_size=1, max_size=6), st.lists(SEGMENT, min_size=1, max_size=4)
+    st.lists(st.lists(SEGMENT.filter(bool), max_size=3), min_size=1, max_size=6),
+    st.lists(SEGMENT, min_size=1, max_size=4),
 )
 def test_longest_prefix_wins(prefixes: list[list[str]], path: list[str]) -> None:
     """Of prefixes only, the longest that matches by whole segments is found (against a plain search)."""

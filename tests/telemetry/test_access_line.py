@@ -177,7 +177,7 @@ class TestLogWriter:
                 if not os.read(reader, 1 << 20):
                     break
             except BlockingIOError:
-                if writer._waiting == 0:
+                if writer._access._waiting == 0:
                     break
         writer.close()
         os.close(reader)

@@ -1,0 +1,112 @@
+"""AnswerRelay: the half of an exchange that brings the backend's answer to the client.
+
+Framing towards the client is decided here, anew for each answer (RFC 9112 section 6): a length stays a length,
+everything else is chunked to HTTP/1.1 and ended by closing to HTTP/1.0. Whether the client connection survives the
+answer is decided here, too. Picking, retrying and ending are Exchange's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gogate_py.clock import monotonic
+from gogate_py.dataplane.body_watch import BODY_CHECK
+from gogate_py.dataplane.exchange_state import ExchangeState
+from gogate_py.wire.chunked import encode_chunk
+from gogate_py.wire.forwarding import interim_head, response_head
+from gogate_py.wire.head_check import ResponseHead
+
+#: What is read and thrown away of a request body that an early answer left over, to keep the connection.
+DRAIN_LIMIT: Final = 64 * 1024
+
+
+class AnswerRelay(ExchangeState):
+    """Writes the answer of one exchange to its client, and carries the client's back-pressure to the backend."""
+
+    def awaits_continue(self) -> bool:
+        """Whether the client still waits for the backend's 100 Continue before it sends the body (RFC 9110 10.1.1)."""
+        checked = self.checked
+        return checked is not None and checked.expect_continue and not self._continued and not self.body_seen
+
+    def _closes(self) -> bool:
+        """Whether the client connection must be closed after this answer."""
+        downstream = self.downstream
+        if not downstream.keep_alive or (self.site.draining and not downstream.has_more()):
+            return True
+        # What is left of the request body must be read to find the next request: only a little is. A client that was
+        # never told to continue may or may not send it: there is no next request to be found.
+        return self.body_open and (self.body_chunked or self.body_left > DRAIN_LIMIT or self.awaits_continue())
+
+    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int) -> None:
+        """A clean final head at the start of ``data``, with all of the body that came with it; forwarded with a line
+        changed."""
+        self.status = status
+        self.head_out = True
+        downstream = self.downstream
+        line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
+        if self.site.draining and self._closes():
+            downstream.keep_alive = False
+            line = b"Connection: close\r\n" + line
+        if cut_end:
+            out = b"".join((data[:cut_start], data[cut_end : end - 2], line, data[end:]))
+        else:
+            out = b"".join((data[: end - 2], line, data[end:]))
+        self.sent_bytes = len(out)
+        downstream.write(out)
+        downstream.deadline = self.started + BODY_CHECK
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx; HTTP/1.0 clients do not know them."""
+        if head.status == 100:
+            self._continued = True
+        if self.minor:
+            self.downstream.write(interim_head(head))
+
+    def head(self, head: ResponseHead, *, body: bool) -> None:
+        """A final head that passed the check: write ours."""
+        self.status = head.status
+        self.head_out = True
+        close = self._closes()
+        length = head.content_length
+        if body and length < 0:
+            if self.minor:
+                self._chunked = True
+            else:
+                self._close_delimited = close = True
+        for name, value in head.fields:
+            if name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream"):
+                self.event_stream = True  # silence is normal there
+        downstream = self.downstream
+        downstream.keep_alive = not close
+        out = response_head(
+            head,
+            1,
+            length=length,
+            chunked=self._chunked,
+            close=close,
+            request_id=self.request_id,
+            keep_alive_10=not self.minor and not close,
+        )
+        self.sent_bytes = len(out)
+        downstream.write(out)
+        downstream.deadline = monotonic() + BODY_CHECK
+
+    def body(self, data: bytes) -> None:
+        """Bytes of the answer's body."""
+        if self._chunked:
+            data = encode_chunk(data)
+        self.sent_bytes += len(data)
+        self.downstream.write(data)
+
+    def pause_response(self) -> None:
+        """The client does not take what there is: stop reading the backend."""
+        self.response_paused = True
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def resume_response(self) -> None:
+        """Go on reading the backend."""
+        if self.response_paused:
+            self.response_paused = False
+            if self.upstream is not None:
+                self.upstream.resume()
