@@ -101,6 +101,16 @@ class Limits(Struct, frozen=True, array_like=True):
     in_flight: int  # per worker
     methods: tuple[str, ...]
     connections_per_client: int = 0  # over all workers; 0 = no limit
+    max_memory: int = 0  # of this worker, bytes; 0 = no limit
+
+
+class HeadRules(Struct, frozen=True, array_like=True):
+    """What is done about fields and paths that different servers read differently (SECURITY.md T3, T5, T8, T11)."""
+
+    header_names: str = "drop"  # drop | reject | keep: names outside [A-Za-z0-9-]
+    identity_headers: tuple[str, ...] = ()  # deleted from every request, aliases too; lower case
+    escaped_slashes: bool = False  # %2F in a path is data
+    forward_trailers: tuple[str, ...] = ()  # trailer fields that are passed on; lower case
 
 
 class RateLimit(Struct, frozen=True, array_like=True):
@@ -166,5 +176,4 @@ class Snapshot(Struct, frozen=True, array_like=True):
     log_format: str
     trusted_proxies: tuple[str, ...]
     rate_limits: tuple[RateLimit, ...] = ()
-    header_names: str = "drop"  # drop | reject | keep: names outside [A-Za-z0-9-]
-    via: bool = False
+    head_rules: HeadRules = HeadRules()

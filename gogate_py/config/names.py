@@ -127,6 +127,29 @@ class Method(_Named):
         raise BadValue(f"{text!r} is not a method that can be let through", allowed=METHODS, suggestion=meant)
 
 
+# As wire.headers.NOT_TRAILERS; the data plane refuses them on its own.
+_NOT_TRAILERS: Final = frozenset((
+    "authorization", "cache-control", "connection", "content-encoding", "content-length", "content-range",
+    "content-type", "cookie", "expect", "forwarded", "host", "keep-alive", "location", "proxy-authorization",
+    "proxy-connection", "range", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "www-authenticate",
+    "x-real-ip", "x-request-id"))
+_FIELD_NAME = re.compile(r"[A-Za-z0-9-]{1,256}\Z")
+
+
+@attrs.frozen
+class FieldName(_Named):
+    """The name of an HTTP field; ``trailer``: of one that may stand behind a body."""
+
+    trailer: bool = False
+
+    def parse(self, text: str, quoted: bool) -> str:
+        if _FIELD_NAME.match(text) is None:
+            raise BadValue(f"{text!r} is not a field name of letters, digits and hyphens")
+        if self.trailer and (text.lower() in _NOT_TRAILERS or text.lower().startswith("x-forwarded-")):
+            raise BadValue(f"{text} frames, routes or authenticates a message: it is never passed on as a trailer")
+        return text
+
+
 class HostPattern(_Named):
     """A host that a route takes: exact, or ``*.`` and a domain for every name below it. Lower case, no port."""
 

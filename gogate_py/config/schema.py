@@ -19,6 +19,7 @@ from gogate_py.config.names import (
     REQUEST_PATH,
     BackendAddress,
     Cidr,
+    FieldName,
     HostPattern,
     ListenAddress,
     Method,
@@ -220,8 +221,8 @@ class Server:
     """Listeners, the short form, defaults for pools and routes, the operator's side."""
 
     NOT_YET: ClassVar = (
-        "tls", "outlier", "slowStart", "panicThreshold", "maxConnections", "queueTimeout", "retry", "dns", "maxMemory",
-        "forwardTrailers", "pathPolicy", "auth", "cors", "cache", "requestHeaders", "responseHeaders")
+        "tls", "outlier", "slowStart", "panicThreshold", "maxConnections", "queueTimeout", "retry", "dns", "auth",
+        "cors", "cache", "requestHeaders", "responseHeaders")
 
     workers: int | None = setting(Workers(64), "processes that carry traffic; auto = usable CPUs", default=None)
     listen_addr: str = setting(ListenAddress(), "TCP listener of the short form; leave out for none", default="",
@@ -247,6 +248,15 @@ class Server:
         Boolean(), "httpListenAddr: needed from all, believed from trustedProxies", default=False)
     header_names: str = setting(
         Choice(("drop", "reject", "keep")), "fields named with others than A-Z a-z 0-9 -", default="drop")
+    identity_headers: tuple[str, ...] = setting(
+        ListOf(FieldName()), "fields that no client may set: removed from every request, in any spelling")
+    path_policy: str = setting(
+        Choice(("strict", "escaped_slashes")), "escaped_slashes: %2F in a path is data; strict: it is 400",
+        default="strict")
+    forward_trailers: tuple[str, ...] = setting(
+        ListOf(FieldName(trailer=True)), "trailer fields that are passed on; others are dropped")
+    max_memory: int = setting(
+        Size(0, 1 << 50, zero="no limit"), "of a worker; at 85 % no keep-alive, at 95 % no new connections", default=0)
     admin: Admin = setting(Group(Admin), "health, state, registration")
     metrics: Metrics = setting(Group(Metrics), "for Prometheus; may stand at top level")
     registry: Registry = setting(Group(Registry), "services that register themselves")

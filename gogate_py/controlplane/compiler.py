@@ -23,6 +23,7 @@ from gogate_py.snapshot import (
     Backend,
     BackendState,
     Breaker,
+    HeadRules,
     HttpRoute,
     HttpTransport,
     Limits,
@@ -121,7 +122,7 @@ def compile_snapshot(
             for name, found in pool_members.items()
         ),
         http_routes=tuple(_http_route(route) for route in routes if route.type == "http"),
-        limits=_limits(server.limits),
+        limits=_limits(server),
         timeouts=_timeouts(server.timeouts),
         access_log=AccessLog(config.logging.access.enabled, config.logging.format, config.logging.access.sample),
         log_level=config.logging.level,
@@ -130,7 +131,12 @@ def compile_snapshot(
         rate_limits=(RateLimit(0, server.rate_limit.rate, server.rate_limit.per, server.rate_limit.burst),)
         if server.rate_limit.enabled
         else (),
-        header_names=server.header_names,
+        head_rules=HeadRules(
+            server.header_names,
+            tuple(name.lower() for name in server.identity_headers),
+            server.path_policy == "escaped_slashes",
+            tuple(name.lower() for name in server.forward_trailers),
+        ),
     )
 
 
@@ -225,7 +231,8 @@ def _timeouts(timeouts: schema.Timeouts) -> Timeouts:
     )
 
 
-def _limits(limits: schema.Limits) -> Limits:
+def _limits(server: schema.Server) -> Limits:
+    limits = server.limits
     return Limits(
         limits.request_line,
         limits.request_head,
@@ -237,4 +244,5 @@ def _limits(limits: schema.Limits) -> Limits:
         limits.in_flight,
         limits.methods,
         limits.connections_per_client,
+        server.max_memory,
     )

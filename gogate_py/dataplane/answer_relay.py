@@ -31,7 +31,8 @@ class AnswerRelay(ExchangeState):
     def _closes(self) -> bool:
         """Whether the client connection must be closed after this answer."""
         downstream = self.downstream
-        if not downstream.keep_alive or (self.site.draining and not downstream.has_more()):
+        site = self.site
+        if not downstream.keep_alive or ((site.draining or site.memory.tight) and not downstream.has_more()):
             return True
         # What is left of the request body must be read to find the next request: only a little is. A client that was
         # never told to continue may or may not send it: there is no next request to be found.
@@ -44,7 +45,8 @@ class AnswerRelay(ExchangeState):
         self.head_out = True
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
-        if self.site.draining and self._closes():
+        site = self.site
+        if (site.draining or site.memory.tight) and self._closes():
             downstream.keep_alive = False
             line = b"Connection: close\r\n" + line
         if cut_end:

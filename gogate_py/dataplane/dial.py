@@ -74,7 +74,9 @@ async def _connect(loop: asyncio.AbstractEventLoop, endpoint: tuple[str, int], l
         sock = socket.socket(socket.AF_UNIX, _NON_BLOCKING)
     else:
         address = endpoint
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, _NON_BLOCKING)
+        # Without its protocol's number asyncio's transport would not set TCP_NODELAY.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, _NON_BLOCKING, socket.IPPROTO_TCP)
     try:
         if address is endpoint:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -21,6 +21,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from gogate_py.clock import monotonic
+from gogate_py.dataplane import ends
+from gogate_py.dataplane.client_table import REFUSED
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.exchange_deadlines import check
 from gogate_py.dataplane.hangups import send_reset
@@ -31,6 +33,7 @@ from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder
 from gogate_py.wire.head_check import check_request_head, early_refusal, find_head_end, strip_leading_empty_line
 from gogate_py.wire.llhttp_check import RequestFraming
+from gogate_py.wire.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.exchange import Exchange
@@ -58,10 +61,12 @@ class Downstream:
         "_decoder",
         "_discard",
         "_head_begun",
+        "_header",
         "_in_parse",
         "_listener",
         "_reading",
         "_searched",
+        "_ticket",
         "_tunnel",
         "_unsent",
         "client",
@@ -76,10 +81,13 @@ class Downstream:
         "write_paused",
     )
 
-    def __init__(self, site: HttpSite, listener: LiveListener) -> None:
+    def __init__(self, site: HttpSite, listener: LiveListener, header: ProxyHeader | None = None) -> None:
+        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
         # --- the connection
         self.site = site
         self._listener = listener
+        self._header = header
+        self._ticket = REFUSED
         self.transport: Any = None
         self.client = ""
         self.trusted = False
@@ -115,13 +123,13 @@ class Downstream:
         self.transport = transport
         self._listener.accepted += 1
         self._listener.active += 1
-        peer = transport.get_extra_info("peername")
-        self.client = _plain_address(peer[0]) if isinstance(peer, tuple) and peer else "unix"
-        if site.plane.full(self._listener):
+        self.client = ends.host(ends.source(transport, self._header))
+        self.trusted = site.is_trusted(self.client)
+        self._ticket = site.plane.admission.enter(self._listener, self.client, self.trusted)
+        if self._ticket == REFUSED:
             self._closing = True
             transport.abort()
             return
-        self.trusted = site.is_trusted(self.client)
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         site.clients.add(self)
         site.plane.deadlines.add(self)
@@ -130,6 +138,7 @@ class Downstream:
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
         self._listener.active -= 1
+        self.site.plane.admission.leave(self._ticket)
         self.site.clients.discard(self)
         self.site.plane.deadlines.discard(self)
         if self._reading is not None:
@@ -330,7 +339,7 @@ class Downstream:
         self.keep_alive = head.keep_alive
         self.exchange = exchange = checked_exchange(self, head, head_bytes)
         if head.chunked:
-            self._decoder = ChunkedDecoder()
+            self._decoder = ChunkedDecoder(keep_trailers=self.site.trailers)
         exchange.start()
         if exchange.body_open and self._buffer and self.exchange is exchange:
             data, self._buffer = self._buffer, b""
@@ -352,6 +361,7 @@ class Downstream:
             if not decoder.done:
                 return
             self._buffer = decoder.rest
+            exchange.request_trailers = decoder.trailers
         else:
             left = exchange.body_left - len(data)
             if left < 0:
@@ -435,6 +445,18 @@ class Downstream:
         self._closing = True
         self.transport.abort()
 
+    def is_idle(self) -> bool:
+        """Whether it is kept alive between two requests, and owes or is owed nothing."""
+        return self.exchange is None and not (
+            self._closing or self._head_begun or self._buffer or self._discard or self.write_paused
+        )
+
+    def shed(self) -> None:
+        """Close an idle connection to make room; it counts as gone at once."""
+        self._listener.shed += 1
+        self.site.clients.discard(self)
+        self.close()
+
     def cut_off(self, reason: str) -> None:
         """Close at once, whatever runs; ``reason`` is for its access line."""
         exchange, self.exchange = self.exchange, None
@@ -477,10 +499,3 @@ class Downstream:
             self.deadline = now + FLUSH
         else:
             self.abort()
-
-
-def _plain_address(host: str) -> str:
-    """A peer's address: an IPv4 client of a dual-stack socket as IPv4, and no scope."""
-    if host.startswith("::ffff:") and "." in host:
-        return host[7:]
-    return host.partition("%")[0]

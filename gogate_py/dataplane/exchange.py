@@ -30,7 +30,7 @@ from gogate_py.dataplane.tunnel import Tunnel
 from gogate_py.dataplane.upstream_connections import UpstreamConnections
 from gogate_py.errors import Failure, Side
 from gogate_py.policy.router import NotAllowed
-from gogate_py.wire.chunked import LAST_CHUNK, encode_chunk
+from gogate_py.wire.chunked import encode_chunk, last_chunk
 from gogate_py.wire.forwarding import interim_head, request_head
 from gogate_py.wire.head_check import ResponseHead
 
@@ -176,7 +176,7 @@ class Exchange(AnswerRelay):
         """The body is complete."""
         self.body_open = False
         if self.body_chunked:
-            self._to_backend(LAST_CHUNK)
+            self._to_backend(last_chunk(self.request_trailers))
         self.head_sent_at = now = monotonic()
         self.downstream.deadline = min(self.downstream.deadline, now + BODY_CHECK)
 
@@ -211,8 +211,9 @@ class Exchange(AnswerRelay):
     def answered(self, upstream: Upstream, keep: bool) -> None:
         """The answer is complete; ``keep``: the connection can serve another request."""
         if self._chunked:
-            self.sent_bytes += len(LAST_CHUNK)
-            self.downstream.write(LAST_CHUNK)
+            end = last_chunk(self.answer_trailers)
+            self.sent_bytes += len(end)
+            self.downstream.write(end)
         self.upstream = None
         backend = self.backend
         assert backend is not None

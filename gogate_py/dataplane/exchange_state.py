@@ -6,6 +6,7 @@ and pays neither time nor memory for the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gogate_py.dataplane.body_watch import BodyWatch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.http_site import HttpSite, LiveRoute
     from gogate_py.dataplane.upstream import Upstream
     from gogate_py.dataplane.upstream_connections import UpstreamConnections
+
+
+Fields = Sequence[tuple[bytes, bytes]]
 
 
 class ExchangeState:
@@ -43,6 +47,7 @@ class ExchangeState:
     body_chunked = False
     body_left = -1
     body_seen = 0
+    request_trailers: Fields = ()  # those to be passed on
     request_paused = False  # the backend does not take it: the client is not read
     _continued = False  # the backend said 100 Continue
     _pending: list[bytes] | None = None
@@ -66,6 +71,7 @@ class ExchangeState:
     head_out = False
     response_paused = False  # the client does not take it: the backend is not read
     event_stream = False
+    answer_trailers: Fields = ()  # those to be passed on
     tunnel: Tunnel | None = None
     _chunked = False
     _close_delimited = False

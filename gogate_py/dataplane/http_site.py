@@ -16,12 +16,13 @@ from gogate_py.errors import Failure
 from gogate_py.middleware.chain import Stage
 from gogate_py.middleware.rate_limit import RateLimitStage
 from gogate_py.policy.router import Router
-from gogate_py.snapshot import HttpRoute, Limits, Snapshot
+from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.access_line import request_line
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.wire.fast_head import make_fast_request, make_fast_response
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.llhttp_check import RequestFraming
+from gogate_py.wire.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.exchange import Exchange
@@ -56,13 +57,15 @@ class HttpSite:
     def __init__(self, plane: Plane, incarnation: int) -> None:
         self.plane = plane
         self.clients: set[Downstream] = set()
+        self.memory = plane.memory
         self.in_flight = 0
         self.draining = False
         # how long a client may take for its next request while draining, seconds
         self.drain_idle = 0.0
         # --- from the snapshot
         self.router: Router[LiveRoute] = Router([])
-        self._compiled: tuple[object, str] | None = None
+        self._compiled: tuple[Limits, HeadRules] | None = None
+        self.trailers: frozenset[bytes] = frozenset()
         self.limits = HeadLimits()
         # the second opinion on heads (DESIGN.md section 4); it only ever sees whole messages, so one serves all
         # connections
@@ -97,9 +100,9 @@ class HttpSite:
             routes.append((spec, LiveRoute(spec, plane.table.pools[spec.pool], stages, codes)))
         self.router = Router(list(routes))
         limits = snapshot.limits
-        if self._compiled != (limits, snapshot.header_names):
-            self._compiled = (limits, snapshot.header_names)
-            self._compile_limits(limits, snapshot.header_names)
+        if self._compiled != (limits, snapshot.head_rules):
+            self._compiled = (limits, snapshot.head_rules)
+            self._compile_limits(limits, snapshot.head_rules)
         self.max_body = limits.request_body
         self.max_in_flight = limits.in_flight
         access = snapshot.access_log
@@ -110,7 +113,7 @@ class HttpSite:
         self.min_body_rate = snapshot.timeouts.min_body_rate
         self._trusted = [ipaddress.ip_network(cidr) for cidr in snapshot.trusted_proxies]
 
-    def _compile_limits(self, limits: Limits, header_names: str) -> None:
+    def _compile_limits(self, limits: Limits, rules: HeadRules) -> None:
         """Make the head checks for these limits (milliseconds: expressions are compiled)."""
         self.limits = HeadLimits(
             request_line=limits.request_line,
@@ -119,14 +122,17 @@ class HttpSite:
             response_head=limits.response_head,
             response_fields=limits.response_fields,
             methods=frozenset(method.encode() for method in limits.methods),
-            header_names=header_names,
+            header_names=rules.header_names,
+            identity=frozenset(name.encode() for name in rules.identity_headers),
+            escaped_slashes=rules.escaped_slashes,
         )
+        self.trailers = frozenset(name.encode() for name in rules.forward_trailers)
         self.fast_request = make_fast_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
 
-    def accept(self, listener: LiveListener) -> Downstream:
-        """The protocol of a new client connection."""
-        return Downstream(self, listener)
+    def accept(self, listener: LiveListener, header: ProxyHeader | None = None) -> Downstream:
+        """The protocol of a new client connection, behind its PROXY header where there is one."""
+        return Downstream(self, listener, header)
 
     def request_id(self) -> bytes:
         """A new request id."""

@@ -22,24 +22,31 @@ BACKLOG: Final = 4096
 
 
 class LiveListener:
-    """One listener in this worker, with its counters. ``active`` is its open client connections."""
+    """One listener in this worker, with its counters. ``active`` is its open client connections; ``paused``: it does
+    not accept for the moment."""
 
-    __slots__ = ("accepted", "active", "id", "refused", "server", "sock", "spec")
+    __slots__ = ("accepted", "active", "id", "paused", "refused", "server", "shed", "sock", "spec")
 
     def __init__(self, listener_id: str, sock: socket.socket) -> None:
         self.id = listener_id
         self.sock = sock
         self.spec: Listener | None = None
         self.server: asyncio.AbstractServer | None = None
+        self.paused = False
         self.active = 0
         # --- since the last report
         self.accepted = 0
+        self.shed = 0
         self.refused: dict[str, int] = {}
 
     @property
     def name(self) -> str:
         """The label in metrics and logs: its route for TCP, else its id."""
         return self.spec.tcp.name if self.spec is not None and self.spec.tcp is not None else self.id
+
+    def is_serving(self) -> bool:
+        """Whether it accepts, or will when the pause is over."""
+        return self.server is not None or self.paused
 
     def refuse(self, reason: str) -> None:
         """Count a connection that was closed at once."""
@@ -71,7 +78,7 @@ class Listeners:
     async def apply(self, wanted: tuple[Listener, ...]) -> None:
         """Serve what is wanted and has a socket, drain what is not wanted any more."""
         names = {spec.id for spec in wanted}
-        for gone in [live for live in self.by_id.values() if live.id not in names and live.server is not None]:
+        for gone in [live for live in self.by_id.values() if live.id not in names and live.is_serving()]:
             await self.close(gone)
             del self.by_id[gone.id]
         for spec in wanted:
@@ -80,16 +87,45 @@ class Listeners:
                 log.error("no socket for listener", extra={"listener": spec.id})
                 continue
             live.spec = spec
-            if live.server is None:
+            if not live.is_serving():
                 live.server = await self._serve(live)
 
     async def _serve(self, live: LiveListener) -> asyncio.AbstractServer:
         make = self._factory(live)
         # A duplicate: the server closes what it is given, and the socket is kept to be able to pause and resume.
         sock = live.sock.dup()
-        if sock.family == socket.AF_UNIX:
-            return await self._loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
-        return await self._loop.create_server(make, sock=sock, backlog=BACKLOG)
+        try:
+            if sock.family == socket.AF_UNIX:
+                return await self._loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
+            return await self._loop.create_server(make, sock=sock, backlog=BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+
+    def pause(self) -> None:
+        """Accept nothing until :meth:`resume`: who comes waits in the kernel's queue."""
+        for live in self.by_id.values():
+            if live.server is not None:
+                live.server.close()
+                live.server = None
+                live.paused = True
+
+    def is_paused(self) -> bool:
+        """Whether any listener does not accept for the moment."""
+        return any(live.paused for live in self.by_id.values())
+
+    async def resume(self) -> None:
+        """Accept again where it was paused; without a descriptor to do so it stays paused, to be asked again."""
+        for live in [live for live in self.by_id.values() if live.paused]:
+            try:
+                server = await self._serve(live)
+            except OSError:
+                return
+            if live.paused:
+                live.paused = False
+                live.server = server
+            else:  # closed, or resumed, meanwhile
+                server.close()
 
     def _factory(self, live: LiveListener) -> Callable[[], Any]:
         assert live.spec is not None
@@ -98,10 +134,12 @@ class Listeners:
 
     async def close(self, live: LiveListener) -> None:
         """Stop accepting: empty the accept queue into connections, then close."""
-        server, live.server = live.server, None
-        if server is None:
+        if not live.is_serving():
             return
-        server.close()
+        server, live.server = live.server, None
+        live.paused = False
+        if server is not None:
+            server.close()
         make = self._factory(live)
         while True:
             try:

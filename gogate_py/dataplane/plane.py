@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 from gogate_py.arena import Arena
 from gogate_py.clock import monotonic, new_random
+from gogate_py.dataplane.admission import Admission
 from gogate_py.dataplane.backend_table import BackendTable, LiveBackend
 from gogate_py.dataplane.deadlines import INFINITE, PERIOD, Deadlines
+from gogate_py.dataplane.downstream import Downstream
 from gogate_py.dataplane.hangups import Hangups
 from gogate_py.dataplane.http_site import HttpSite
 from gogate_py.dataplane.listeners import Listeners, LiveListener
+from gogate_py.dataplane.memory_pressure import MemoryPressure
+from gogate_py.dataplane.proxy_intake import ProxyIntake
 from gogate_py.dataplane.report import Report
 from gogate_py.dataplane.shared_state import SharedBucket
 from gogate_py.dataplane.tcp_relay import TcpDownstream, TcpRelay
@@ -27,8 +31,11 @@ from gogate_py.policy.rate_limiter import TokenBucket
 from gogate_py.snapshot import BackendState, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.log_buffer import LogBuffer
+from gogate_py.wire.proxy_protocol import ProxyHeader
 
 log = logging.getLogger("gogate.plane")
+
+T = TypeVar("T")
 
 #: Unsent bytes towards the supervisor beyond which log batches are dropped.
 MAX_BACKLOG: Final = 8 << 20
@@ -76,10 +83,10 @@ class Plane:
         self._id_prefix = f"{slot}.{incarnation}."
         self._ids = 0
         # --- L7
+        self.memory = MemoryPressure()
         self.http = HttpSite(self, incarnation)
-        self.listeners = Listeners(
-            loop, lambda listener: TcpDownstream(self, listener), self.http.accept
-        )
+        self.admission = Admission(self)
+        self.listeners = Listeners(loop, self._accept_tcp, self._accept_http)
         self._report = Report(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -90,6 +97,8 @@ class Plane:
     async def apply(self, snapshot: Snapshot) -> None:
         """Swap to a snapshot. What runs keeps what it began with; whatever is unchanged keeps its state."""
         self._apply_limits(snapshot)
+        self.admission.apply(snapshot)
+        self.memory.limit = snapshot.limits.max_memory
         self.table.apply(snapshot)
         self.http.apply(snapshot)
         self.snapshot = snapshot
@@ -125,11 +134,13 @@ class Plane:
         for backend in self.table.rows.values():
             if backend.ready is not None:
                 backend.ready.close()
-        while self.http.clients or self.relays:
+        while self.admission.open():
             if monotonic() >= self.drain_by:
                 break
             await asyncio.sleep(0.02)
-        cut = len(self.http.clients) + len(self.relays)
+        cut = self.admission.open()
+        for arriving in list(self.admission.arriving):
+            arriving.abort()
         for relay in list(self.relays.values()):
             relay.cut("grace_period")
         self.http.cut()
@@ -172,15 +183,21 @@ class Plane:
         """A connect failed: the control plane may want to look."""
         self.outbox.send(Unreachable(backend.row, error))
 
-    def full(self, listener: LiveListener) -> bool:
-        """Whether the worker has as many client connections as it may have (then the caller closes, and counts it)."""
-        snapshot = self.snapshot
-        if snapshot is None or len(self.http.clients) + len(self.relays) < snapshot.limits.connections:
-            return False
-        listener.refuse("connections")
-        return True
-
     # --- inside
+
+    def _accept_tcp(self, listener: LiveListener) -> TcpDownstream | ProxyIntake:
+        return self._behind_header(listener, self._new_tcp)
+
+    def _accept_http(self, listener: LiveListener) -> Downstream | ProxyIntake:
+        return self._behind_header(listener, self.http.accept)
+
+    def _new_tcp(self, listener: LiveListener, header: ProxyHeader | None = None) -> TcpDownstream:
+        return TcpDownstream(self, listener, header)
+
+    def _behind_header(self, listener: LiveListener, make: Callable[..., T]) -> T | ProxyIntake:
+        """The protocol of a new client connection: where a PROXY header is needed, what waits for it comes first."""
+        assert listener.spec is not None
+        return ProxyIntake(self, listener, make) if listener.spec.accept_proxy else make(listener)
 
     def _backend_removed(self, backend: LiveBackend) -> None:
         if backend.http is not None:
@@ -203,6 +220,11 @@ class Plane:
             log.warning("event loop was stalled", extra={"lag_s": round(self.lag, 3)})
         try:
             self.deadlines.sweep()
+            self.memory.look()
+            if self.memory.full:
+                self.listeners.pause()
+            elif self.listeners.is_paused() and not self.draining:
+                self.spawn(self.listeners.resume())
             self.table.settle()
             self.access_log.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).

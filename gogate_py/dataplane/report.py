@@ -94,6 +94,9 @@ class Report:
             for reason, n in listener.refused.items():
                 out.append(("gogate_connections_refused_total", (listener.name, reason), n))
             listener.refused = {}
+        if listener.shed:
+            out.append(("gogate_connections_shed_total", (listener.name,), listener.shed))
+            listener.shed = 0
 
     def _site(self, out: list[Sample]) -> None:
         site = self._plane.http
@@ -109,7 +112,7 @@ class Report:
         if bucket is not None and bucket.rejected:
             out.append(("gogate_rate_limit_rejected_total", (), bucket.rejected))
             bucket.rejected = 0
-        contended = plane.table.take_contended()
+        contended = plane.table.take_contended() + plane.admission.take_uncounted()
         if bucket is not None:
             contended += bucket.contended
             bucket.contended = 0

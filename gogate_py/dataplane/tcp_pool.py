@@ -4,10 +4,10 @@ A connection that carried a client's bytes never comes back (GoGate's pool tried
 unsafe). Bytes that the server says first (a greeting) are kept and delivered when a client comes; beyond EARLY_LIMIT
 the connection is not read.
 
-How many are kept follows the demand: one at first; a client that finds none doubles the number up to ``max_idle``; one
-that expires unused lowers it. So a busy backend has enough ready, and an idle one is not held open by us. Nothing is
-made while the backend would get no new work, nor for a second after a failed connect, so that a dead one is not asked
-twice for each client.
+How many are kept follows the demand: one after the first client; a client that finds none doubles the number up to
+``max_idle``; one that expires unused lowers it. So a busy backend has enough ready, and an idle one is not held open by
+us. Nothing is made while the backend would get no new work, nor for a second after a failed connect: a dead one is not
+asked twice for each client.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ class ReadyConnections:
         self._ready: list[tuple[float, RelaySide]] = []  # (since, connection), oldest first
         self._dialing = 0
         self._retry_at = 0.0
-        self._wanted = 1
+        self._wanted = 0
         self._closed = False
         self.deadline = monotonic() + _CHECK
         plane.deadlines.add(self)
-        self._refill(monotonic())
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -68,7 +67,7 @@ class ReadyConnections:
                 side.abandon()
         if found is None:
             backend.pool_misses += 1
-            self._wanted = min(self.settings.max_idle, self._wanted * 2)
+            self._wanted = min(self.settings.max_idle, self._wanted * 2 or 1)
         else:
             backend.pool_hits += 1
         self._refill(now)
@@ -113,7 +112,9 @@ class ReadyConnections:
         except DialError as error:
             # Nobody waits for it: no outcome for the breaker, but the control plane may look.
             backend.count_connect(error.result)
-            if error.failure is not Failure.NO_DESCRIPTORS:
+            if error.failure is Failure.NO_DESCRIPTORS:
+                self._plane.admission.out_of_resources(error.text)
+            else:
                 self._plane.unreachable(backend, error.text)
             self._retry_at = self.deadline = monotonic() + _RETRY
             return
@@ -150,6 +151,12 @@ class ReadyConnections:
         self._closed = True
         self.deadline = INFINITE
         self._plane.deadlines.discard(self)
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Let go what is ready: its descriptors are needed elsewhere. The next client has one made again."""
+        self._wanted = 1
+        self._retry_at = monotonic() + _RETRY
         ready, self._ready = self._ready, []
         for _, side in ready:
             side.abandon()

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from gogate_py.addresses import Address, plain
 from gogate_py.clock import monotonic
+from gogate_py.dataplane import ends
+from gogate_py.dataplane.client_table import REFUSED
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.dial import DialError
 from gogate_py.dataplane.tcp_pool import ReadyConnections
@@ -24,6 +25,7 @@ from gogate_py.dataplane.tcp_side import RelaySide, connect
 from gogate_py.errors import Failure
 from gogate_py.messages import Connection
 from gogate_py.telemetry.access_line import tcp_line
+from gogate_py.wire.proxy_protocol import Endpoint, ProxyHeader, encode
 from gogate_py.wire.relay_state import Command, Event, State, advance
 
 if TYPE_CHECKING:
@@ -42,18 +44,25 @@ LINGER: Final = 30.0
 class TcpDownstream(RelaySide):
     """The client's side: accepted, counted, and given a relay."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ("_listener", "_ticket", "header", "source")
 
-    def __init__(self, plane: Plane, listener: LiveListener) -> None:
+    def __init__(self, plane: Plane, listener: LiveListener, header: ProxyHeader | None = None) -> None:
+        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
         super().__init__(plane)
         self._listener = listener
+        self._ticket = REFUSED
+        self.header = header
+        self.source: Endpoint = ("", 0)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         listener, plane = self._listener, self._plane
         listener.accepted += 1
         listener.active += 1
-        if plane.full(listener):
+        self.source = ends.source(transport, self.header)
+        host = ends.host(self.source)
+        self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
+        if self._ticket == REFUSED:
             self.abort()
         elif plane.bucket is not None and not plane.bucket.try_take():
             listener.refuse(Failure.RATE_LIMITED.reason)
@@ -68,6 +77,7 @@ class TcpDownstream(RelaySide):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.active -= 1
+        self._plane.admission.leave(self._ticket)
         super().connection_lost(error)
 
 
@@ -77,10 +87,10 @@ class TcpRelay:
     __slots__ = (
         "_attempts", "_backend", "_backend_side", "_client", "_completed", "_counted_in", "_counted_out", "_dialing",
         "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool_name", "_reason",
-        "_result", "_route", "_seen", "_started", "_state", "_trial", "_tried", "deadline", "id",
+        "_result", "_route", "_seen", "_send_proxy", "_started", "_state", "_trial", "_tried", "deadline", "id",
     )
 
-    def __init__(self, plane: Plane, listener: LiveListener, client: RelaySide) -> None:
+    def __init__(self, plane: Plane, listener: LiveListener, client: TcpDownstream) -> None:
         assert listener.spec is not None
         assert listener.spec.tcp is not None
         route = listener.spec.tcp
@@ -108,8 +118,8 @@ class TcpRelay:
         self._counted_out = 0
         self.deadline = INFINITE
         self.id = plane.next_connection_id()
-        peer = client.transport.get_extra_info("peername")
-        self._peer = str(Address(plain(peer[0]), peer[1])) if isinstance(peer, tuple) else "unix"
+        self._peer = ends.label(client.source)
+        self._send_proxy = route.send_proxy
         plane.relays[self.id] = self
         plane.deadlines.add(self)
 
@@ -124,7 +134,8 @@ class TcpRelay:
         self._set_deadline(self._started)
         self._connect()
 
-    def _connect(self) -> None:
+    def _connect(self, failed: Failure | None = None) -> None:
+        """One attempt; ``failed``: why the one before it did not succeed."""
         pool = self._plane.table.pools.get(self._pool_name)
         if pool is None:  # a new snapshot has no such pool any more
             self._listener.refuse(Failure.NO_BACKEND.reason)
@@ -141,6 +152,8 @@ class TcpRelay:
             return
         backend, self._trial = picked
         self._backend = backend
+        if failed is not None:
+            self._tried[-1].count_retry(failed.reason)
         self._attempts += 1
         backend.begin()
         settings = pool.spec.tcp_pool
@@ -170,13 +183,14 @@ class TcpRelay:
         self._dialing = None
         local = error.failure is Failure.NO_DESCRIPTORS
         self._reason = error.text
-        if not local:
+        if local:
+            self._plane.admission.out_of_resources(error.text)
+        else:
             self._plane.unreachable(backend, self._reason)
         self._settle(ok=None if local else False)
         self._tried = (*self._tried, backend)
         if self._attempts < ATTEMPTS and not local:
-            backend.count_retry(error.failure.reason)
-            self._connect()
+            self._connect(error.failure)
         else:
             self._give_up("connect_failed", self._reason)
 
@@ -190,6 +204,8 @@ class TcpRelay:
         self._backend_side = side
         self._happened(Event.CONNECTED)
         client = self._client
+        if self._send_proxy:  # also on a ready connection: to its backend it begins now
+            side.write(encode(self._send_proxy, client.source, ends.destination(client.transport, client.header)))
         # Early bytes of both sides first; an EOF of the client that came before them is passed on behind them.
         client.start_forwarding(side)
         side.start_forwarding(client)

@@ -322,7 +322,7 @@ class Upstream:
         exchange.head(head, body=True)
         if head.chunked:
             self._state = CHUNKED
-            self._decoder = ChunkedDecoder(response=True)
+            self._decoder = ChunkedDecoder(response=True, keep_trailers=exchange.site.trailers)
             if data:
                 self._chunked(exchange, data)
         elif head.content_length >= 0:
@@ -360,6 +360,7 @@ class Upstream:
         if payload:
             exchange.body(payload)
         if decoder.done and not exchange.over:
+            exchange.answer_trailers = decoder.trailers
             self._finish(exchange, keep=self._keep and not decoder.rest)
 
     def _finish(self, exchange: Exchange, *, keep: bool) -> None:

@@ -113,8 +113,11 @@ class UpstreamConnections:
                 continue
             backend.count_connect("ok")
             return upstream, None
-        if error is not None and error.failure is not Failure.NO_DESCRIPTORS:
-            self.plane.unreachable(backend, error.text)
+        if error is not None:
+            if error.failure is Failure.NO_DESCRIPTORS:
+                self.plane.admission.out_of_resources(error.text)
+            else:
+                self.plane.unreachable(backend, error.text)
         return None, error
 
     def forget(self, exchange: Exchange) -> None:

@@ -27,7 +27,7 @@ DURATION_BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 _ALL = (
     # --- requests (L7)
     Metric("gogate_requests_total", "counter", ("pool", "backend", "status"),
-           "HTTP requests that a backend was asked, by outcome (success: an answer below 500; failure: anything else)."),
+           "HTTP requests that a backend was asked, by outcome (success: an answer below 500; failure: the rest)."),
     Metric("gogate_request_duration_seconds", "histogram", (),
            "Seconds from a complete request head to the last byte of its answer."),
     Metric("gogate_route_requests_total", "counter", ("route", "code"),
@@ -42,6 +42,8 @@ _ALL = (
     Metric("gogate_connections_active", "gauge", ("listener",), "Client connections open now."),
     Metric("gogate_connections_refused_total", "counter", ("listener", "reason"),
            "Client connections closed at once, by reason code."),
+    Metric("gogate_connections_shed_total", "counter", ("listener",),
+           "Idle client connections closed to make room for others."),
     Metric("gogate_connection_duration_seconds", "histogram", (), "Seconds a TCP (L4) connection lasted."),
     Metric("gogate_tcp_connections_total", "counter", ("route", "pool", "backend", "result"),
            "L4 connections finished, by how they ended."),
@@ -85,7 +87,7 @@ _ALL = (
     Metric("gogate_internal_errors_total", "counter", ("worker",),
            "Unhandled exceptions; anything but 0 is a bug of gogate."),
     Metric("gogate_arena_contention_total", "counter", (),
-           "Decisions taken locally because a shared lock was busy (settled with the next one that gets it)."),
+           "Decisions taken locally because a shared lock was busy (settled later) or the table of clients full."),
     Metric("gogate_uptime_seconds", "gauge", (), "Seconds since the supervisor started."),
     Metric("gogate_build_info", "gauge", ("version",), "Always 1; the version is in the label."),
 )  # fmt: skip

@@ -7,7 +7,8 @@ anew, so that no hop behind gogate sees a byte of it that could be read in two w
 - A size has 1 to 15 hexadecimal digits: no sign, no 0x, no blank, no overflow in any implementation.
 - A size line has at most 4096 bytes, and all that is neither payload nor 16 bytes of ordinary overhead per chunk adds
   up to at most 16 KiB: one-byte chunks with long extensions cost the sender nothing (CVE-2023-39326).
-- Trailers: field lines as in a head, at most 8 KiB and 32 of them, none of them about framing.
+- Trailers: field lines as in a head, at most 8 KiB and 32 of them, none of them about framing. Those of the names asked
+  for are handed over, the others dropped.
 
 The verdict does not depend on how the bytes were cut. Does not know requests, responses or connections.
 """
@@ -15,10 +16,11 @@ The verdict does not depend on how the bytes were cut. Does not know requests, r
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from gogate_py.errors import Failure, WireError
-from gogate_py.wire.headers import TOKEN, split_fields
+from gogate_py.wire.headers import NOT_TRAILERS, TOKEN, split_fields
 
 MAX_LINE: Final = 4096
 MAX_OVERHEAD: Final = 16 * 1024
@@ -47,15 +49,25 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
+def last_chunk(trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The end of a chunked body, with these trailer fields."""
+    if not trailers:
+        return LAST_CHUNK
+    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
+
+
 class ChunkedDecoder:
     """Decodes one chunked body. Owned by the exchange whose body it is; useless after it has raised.
 
     ``done`` turns true with the last byte of the body; what was fed behind it is in ``rest``, untouched.
     """
 
-    __slots__ = ("_buffer", "_excess", "_failure", "_left", "_state", "_trailers", "done", "rest")
+    __slots__ = ("_buffer", "_excess", "_failure", "_keep", "_left", "_state", "_trailers", "done", "rest", "trailers")
 
-    def __init__(self, response: bool = False) -> None:
+    def __init__(self, response: bool = False, keep_trailers: frozenset[bytes] = frozenset()) -> None:
+        # trailer fields to be passed on: those of the lower-case names asked for, once ``done``
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self._keep = keep_trailers
         self.done = False
         self.rest = b""
         self._failure = Failure.BAD_RESPONSE if response else Failure.BAD_CHUNK
@@ -145,10 +157,13 @@ class ChunkedDecoder:
         if not line:
             # Checked for their syntax like any field, then forgotten: fields that arrive behind the body have passed
             # none of the checks of a head (H12).
-            for name, _ in split_fields(self._trailers + b"\r\n", self._failure):
+            for name, raw in split_fields(self._trailers + b"\r\n", self._failure):
+                lower = name.lower()
                 # A parser that does merge trailers would frame this message, or the next one, differently.
-                if name.lower() in (b"content-length", b"transfer-encoding"):
+                if lower in (b"content-length", b"transfer-encoding"):
                     raise WireError(self._failure, "the trailers have a framing field")
+                if lower in self._keep and lower not in NOT_TRAILERS:
+                    self.trailers.append((name, raw.strip(b" \t")))
             self._trailers = b""
             self._state = _DONE
             self.done = True

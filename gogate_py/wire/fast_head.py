@@ -58,23 +58,21 @@ def _octet(octet: int) -> bytes:
     return bytes((octet,))
 
 
-_REQUEST_FIELDS: Final = _fields_except(
-    (
-        b"connection:",
-        b"content-length:",
-        b"expect:",
-        b"forwarded:",
-        b"host:",
-        b"keep-alive:",
-        b"proxy-connection:",
-        b"te:",
-        b"trailer:",
-        b"transfer-encoding:",
-        b"upgrade:",
-        b"x-forwarded-",
-        b"x-real-ip:",
-        b"x-request-id:",
-    )
+_NOT_CLEAN: Final = (
+    b"connection:",
+    b"content-length:",
+    b"expect:",
+    b"forwarded:",
+    b"host:",
+    b"keep-alive:",
+    b"proxy-connection:",
+    b"te:",
+    b"trailer:",
+    b"transfer-encoding:",
+    b"upgrade:",
+    b"x-forwarded-",
+    b"x-real-ip:",
+    b"x-request-id:",
 )
 _RESPONSE_FIELDS: Final = _fields_except(
     (
@@ -104,6 +102,7 @@ _RESPONSE_CUT: Final = rb"(?:%b|[Kk]eep-[Aa]live:%b*+\r\n|(?i:x-request-id):%b*+
 def make_fast_request(limits: HeadLimits) -> Callable[[bytes], FastRequest | None]:
     """Make fast_request for these limits. Costs milliseconds (a compilation): once per snapshot, not per connection."""
     methods = [method for method in FAST_METHODS if method in limits.methods]
+    fields = _fields_except((*_NOT_CLEAN, *(name + b":" for name in sorted(limits.identity))))
     match = re.compile(
         rb"(%b) (%b)(\?[%b]*+)? HTTP/1\.1\r\n%b[Hh][Oo][Ss][Tt]:[ \t]*+(%b(?:%b)?+)[ \t]*+\r\n%b(?:(%b)%b)?+\r\n"
         % (
@@ -111,12 +110,12 @@ def make_fast_request(limits: HeadLimits) -> Callable[[bytes], FastRequest | Non
             b"|".join(methods) or b"(?!)",
             _PATH,
             QUERY_CHARACTERS,
-            _REQUEST_FIELDS,
+            fields,
             NAME,
             PORT,
-            _REQUEST_FIELDS,
+            fields,
             _KEEP_ALIVE,
-            _REQUEST_FIELDS,
+            fields,
         )
     ).fullmatch
     # Within the limit of a line the head cannot be over the one of the line; longer heads take the slow path.

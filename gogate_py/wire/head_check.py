@@ -24,6 +24,7 @@ from gogate_py.wire.headers import (
     RESPONSE_SPECIAL,
     TOKEN,
     VALUE,
+    dashed,
     is_alias,
     is_clean_name,
     is_forwarding_name,
@@ -62,7 +63,9 @@ class HeadLimits:
     """Sizes in bytes, counts, the methods taken and what happens to names outside [A-Za-z0-9-] (T5, T13, T20)."""
 
     __slots__ = (
+        "escaped_slashes",
         "header_names",
+        "identity",
         "methods",
         "request_fields",
         "request_head",
@@ -80,6 +83,8 @@ class HeadLimits:
         response_fields: int = 128,
         methods: frozenset[bytes] = DEFAULT_METHODS,
         header_names: str = "drop",
+        identity: frozenset[bytes] = frozenset(),
+        escaped_slashes: bool = False,
     ) -> None:
         self.request_line = request_line
         self.request_head = request_head
@@ -88,6 +93,9 @@ class HeadLimits:
         self.response_fields = response_fields
         self.methods = methods
         self.header_names = header_names
+        # Lower-case names that only this gateway may set: deleted from every request, with their aliases (T8).
+        self.identity = identity
+        self.escaped_slashes = escaped_slashes
 
 
 class RequestHead:
@@ -115,10 +123,10 @@ class RequestHead:
         "websocket",
     )
 
-    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
+    def __init__(self, method: bytes, target: bytes, minor: int, escaped_slashes: bool = False) -> None:
         self.method = method
         self.target = target
-        self.path, self.query, self.host = split_target(method, target)
+        self.path, self.query, self.host = split_target(method, target, escaped_slashes)
         self.minor = minor
         self.fields: list[tuple[bytes, bytes]] = []
         self.content_length = -1
@@ -207,7 +215,8 @@ def check_request_head(head: bytes, limits: HeadLimits) -> RequestHead:
     if major != b"1" or minor not in (b"0", b"1"):
         raise WireError(Failure.BAD_VERSION)
     _check_method(method, limits.methods)
-    request = RequestHead(method, target, 1 if minor == b"1" else 0)
+    request = RequestHead(method, target, 1 if minor == b"1" else 0, limits.escaped_slashes)
+    identity = limits.identity
     special: dict[bytes, list[bytes]] = {}
     for name, raw in split_fields(head[line_end + 2 :], Failure.BAD_REQUEST):
         lower = name.lower()
@@ -215,6 +224,8 @@ def check_request_head(head: bytes, limits: HeadLimits) -> RequestHead:
             special.setdefault(lower, []).append(raw)
         elif is_forwarding_name(lower):
             request.forwarded.append((lower, raw.strip(b" \t")))
+        elif identity and dashed(lower) in identity:
+            continue
         elif is_clean_name(name) or _keep_unclean(lower, limits.header_names):
             request.fields.append((name, raw.strip(b" \t")))
     _take_host(request, special.get(b"host", []))

@@ -47,6 +47,13 @@ REQUEST_ID: Final = b"x-request-id"
 # Fields a head check takes out of the list because they decide something: they are written anew, in canonical form.
 REQUEST_SPECIAL: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", REQUEST_ID}
 RESPONSE_SPECIAL: Final = HOP_BY_HOP | {b"content-length", REQUEST_ID}
+# Never passed on as trailers, whatever the configuration says: they frame, route, authenticate or say who asks (T3).
+NOT_TRAILERS: Final = (
+    REQUEST_SPECIAL
+    | FORWARDING
+    | {b"authorization", b"cookie", b"set-cookie", b"proxy-authorization", b"content-type", b"content-encoding"}
+    | {b"content-range", b"cache-control", b"location", b"range", b"www-authenticate"}
+)
 # A Connection field that names one of these would let a client strip what a backend relies on (SECURITY.md T6). The
 # other names that such a nomination must not touch are never in the list it is applied to (Host, framing, forwarding).
 NOT_NOMINABLE: Final = frozenset((b"authorization", b"cookie"))
@@ -79,8 +86,13 @@ def is_alias(lower: bytes) -> bool:
     ``X_Forwarded_For`` and ``X.Forwarded.For`` become HTTP_X_FORWARDED_FOR like the real one (T5). Some servers map
     every character that is not a letter or digit, so all of them count here, not only ``_`` and ``.``.
     """
-    dashed = _dashed.sub(b"-", lower)
-    return dashed in REQUEST_SPECIAL or is_forwarding_name(dashed)
+    as_read = dashed(lower)
+    return as_read in REQUEST_SPECIAL or is_forwarding_name(as_read)
+
+
+def dashed(lower: bytes) -> bytes:
+    """A lower-case name as a CGI-like backend may read it: whatever is not a letter or digit is one and the same."""
+    return _dashed.sub(b"-", lower)
 
 
 def list_elements(values: list[bytes]) -> list[bytes]:

@@ -27,6 +27,7 @@ _needs_work: Final = re.compile(rb"[%;]|//|/\.").search
 _slashes: Final = re.compile(rb"//+")
 _escape: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _dot_with_parameters: Final = re.compile(rb"/\.{1,2}(?:;|%3B)").search
+_dot_segment: Final = re.compile(rb"/\.{1,2}(?:/|;|%3B|\Z)").search
 
 # What an escaped octet becomes: unreserved characters themselves (RFC 3986 section 2.3), the others in upper case.
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -59,7 +60,7 @@ def is_valid_host(host: bytes) -> bool:
     return True
 
 
-def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:
+def split_target(method: bytes, target: bytes, escaped_slashes: bool = False) -> tuple[bytes, bytes, bytes]:
     """Take a request target apart: (canonical path, query with its "?" or b"", authority or b"").
 
     The authority is only there in absolute-form (RFC 9112 section 3.2.2), where it replaces Host. Raises
@@ -85,20 +86,25 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes]:
     parts = _split(target)
     if parts is None:
         raise WireError(Failure.BAD_TARGET, "the target has a character that a URI cannot have")
-    return canonical_path(parts[1]), parts[2] or b"", authority
+    return canonical_path(parts[1], escaped_slashes), parts[2] or b"", authority
 
 
-def canonical_path(path: bytes) -> bytes:
+def canonical_path(path: bytes, escaped_slashes: bool = False) -> bytes:
     """Bring a path that starts with "/" into its one form; doing it twice changes nothing.
 
     Unreserved escapes are decoded, other escapes get upper-case digits, repeated slashes are merged, dot segments are
     removed (in this order: an encoded dot is a dot). Raises WireError(BAD_TARGET) for an invalid escape, for %2F, %5C
     and %00, for dot segments with parameters and for a path that climbs above its root.
+
+    ``escaped_slashes``: %2F is data and stays as it is, for routing and the backend alike (npm and GitLab have such
+    paths); refused is only a path that would have dot segments for a backend that decodes it first.
     """
     if _needs_work(path) is None:
         return path
     if b"%" in path:
-        path = _escape.sub(_decode_escape, path)
+        path = _escape.sub(_decode_and_keep_slashes if escaped_slashes else _decode_escape, path)
+        if escaped_slashes and b"%2F" in path and _dot_segment(path.replace(b"%2F", b"/")) is not None:
+            raise WireError(Failure.BAD_TARGET, "the path has a dot segment beside an encoded slash")
     path = _slashes.sub(b"/", path)
     # Servlet containers cut ";..." off a segment before they resolve dots: "/a/..;/b" is "/b" to them and not to us.
     # "..;" inside of a longer segment is refused with it, as the rule says (T11).
@@ -107,6 +113,10 @@ def canonical_path(path: bytes) -> bytes:
     if b"/." in path:
         path = _remove_dot_segments(path)
     return path
+
+
+def _decode_and_keep_slashes(found: re.Match[bytes]) -> bytes:
+    return b"%2F" if found[1] is not None and found[1].upper() == b"2F" else _decode_escape(found)
 
 
 def _decode_escape(found: re.Match[bytes]) -> bytes:

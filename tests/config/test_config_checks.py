@@ -266,3 +266,11 @@ def test_a_bucket_that_never_fills() -> None:
 def test_one_mistake_is_told_once(text: str, keys: list[str]) -> None:
     """A value that could not be read brings no problems of rules that depend on it."""
     assert [problem.key for problem in problems(text)] == keys
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "x-forwarded-for", "Authorization", "Set-Cookie"])
+def test_fields_that_frame_or_authenticate_are_never_trailers(name: str) -> None:
+    """forwardTrailers refuses names by which a backend or client would frame, route or trust a message (T3)."""
+    found = problems(f"server:\n  httpListenAddr: ':0'\n  forwardTrailers: [{name}]\n")
+    assert len(found) == 1
+    assert "never passed on as a trailer" in found[0].message

@@ -7,8 +7,7 @@ from config_loading import problems
 
 SERVER = [
     "tls: {}", "outlier: {enabled: false}", "slowStart: 0s", "panicThreshold: 0", "maxConnections: 0",
-    "queueTimeout: 5s",
-    "retry: {attempts: 2}", "dns: {refresh: 5s}", "maxMemory: 1GiB", "forwardTrailers: []", "pathPolicy: strict",
+    "queueTimeout: 5s", "retry: {attempts: 2}", "dns: {refresh: 5s}",
     "circuitBreaker: {window: 60s}", "circuitBreaker: {minRequests: 20}", "timeouts: {handshake: 10s}",
     "slow_start: 0s", "max-connections: 0"]
 POOL = ["tls: {}", "outlier: {}", "slowStart: 0s", "panicThreshold: 0", "maxConnections: 5", "queueTimeout: 1s"]

@@ -187,7 +187,7 @@ def test_the_long_form_is_carried_over_whole() -> None:
     assert (snapshot.limits.request_body, snapshot.limits.methods) == (1 << 20, ("GET",))
     assert snapshot.timeouts.request == 5.0
     assert snapshot.rate_limits == (RateLimit(0, 50.0, 2.0, 7),)
-    assert (snapshot.trusted_proxies, snapshot.header_names) == (("10.0.0.0/8",), "reject")
+    assert (snapshot.trusted_proxies, snapshot.head_rules.header_names) == (("10.0.0.0/8",), "reject")
     assert (snapshot.log_level, snapshot.log_format) == ("warn", "text")
     access = snapshot.access_log
     assert (access.enabled, access.format, access.sample) == (False, "text", 0.5)

@@ -118,7 +118,7 @@ def test_both_end_at_once(loop: str) -> None:
 
 
 def test_last_bytes_behind_the_close(loop: str) -> None:
-    """A backend that sends much and closes at once loses nothing, although both directions are over before it is sent."""
+    """A backend that sends much and closes at once loses nothing, although both directions end before it is sent."""
 
     async def main() -> None:
         async with TcpPlane(Target(), small=True) as bed:

@@ -150,7 +150,7 @@ def _late_dial(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 @pytest.mark.parametrize("size", [0, 1, EARLY_LIMIT - 1, EARLY_LIMIT, 1 << 20])
 def test_bytes_and_eof_before_the_backend_is_connected(loop: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client says while the backend is being connected is kept up to a limit, and arrives in order, EOF too."""
+    """What the client says during the connect is kept up to a limit, and arrives in order, its EOF too."""
 
     async def main() -> None:
         go = _late_dial(monkeypatch)
@@ -247,7 +247,7 @@ def test_reset_of_a_client_while_the_backend_is_connected(loop: str, monkeypatch
                     await bed.flood(client, side)
                 elif how == "reset after EOF":
                     client.eof()
-                    await until(lambda: side.eof, "EOF")
+                    await until(lambda side=side: side.eof, "EOF")
                 client.reset()
                 await bed.quiet()
             assert {line["result"] for line in await bed.logged(3)} == {"client_reset"}

@@ -27,6 +27,7 @@ from gogate_py.snapshot import (
     Backend,
     BackendState,
     Breaker,
+    HeadRules,
     HttpRoute,
     HttpTransport,
     Limits,
@@ -139,7 +140,7 @@ class HttpPlane:
         routes: tuple[dict[str, Any], ...] = ({},),
         trusted: tuple[str, ...] = (),
         rate_limit: RateLimit | None = None,
-        header_names: str = "drop",
+        head_rules: HeadRules | None = None,
         send_buffer: int = 0,
     ) -> None:
         self.backends = backends
@@ -151,7 +152,7 @@ class HttpPlane:
         self.routes = routes
         self.trusted = trusted
         self.rate_limit = rate_limit
-        self.header_names = header_names
+        self.head_rules = head_rules or HeadRules()
         self.send_buffer = send_buffer  # of the kernel, towards clients; small: back-pressure comes soon
         self.outbox = _Outbox()
         self.clients: list[Client] = []
@@ -242,7 +243,7 @@ class HttpPlane:
             "json",
             self.trusted,
             (self.rate_limit,) if self.rate_limit else (),
-            self.header_names,
+            self.head_rules,
         )
 
     async def apply(self) -> None:

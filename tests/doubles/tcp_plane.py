@@ -1,8 +1,8 @@
 """TcpPlane: a real data plane with one TCP listener in the test's loop, and raw sockets as its clients and backends.
 
-A raw socket reads only what a test asks for: who does not read, stalls the relay. Deadlines never fire by themselves: the
-ticker is not started, and ``pass_time`` moves the clock of the sweep by hand. When it ends, everything that was counted
-up must have been counted down again.
+A raw socket reads only what a test asks for: who does not read, stalls the relay. Deadlines never fire by themselves:
+the ticker is not started, and ``pass_time`` moves the clock of the sweep by hand. When it ends, everything that was
+counted up must have been counted down again.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def small_buffers(sock: socket.socket) -> None:
 class Peer:
     """One end of a connection, on a raw socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, remote: tuple[str, int] = ("", 0)) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.remote = remote
         self._loop = asyncio.get_running_loop()
 
     async def send(self, data: bytes) -> None:
@@ -143,8 +144,8 @@ class Target:
 
     async def accept(self) -> Peer:
         """The next connection."""
-        sock, _ = await asyncio.get_running_loop().sock_accept(self.sock)
-        self.peers.append(Peer(sock))
+        sock, remote = await asyncio.get_running_loop().sock_accept(self.sock)
+        self.peers.append(Peer(sock, remote))
         return self.peers[-1]
 
     def waiting(self) -> bool:
@@ -309,20 +310,37 @@ class TcpPlane:
 
     async def client(self) -> Peer:
         """A new client; its connection waits to be accepted, or is."""
+        return await self.connect(self.port)
+
+    async def connect(self, port: int) -> Peer:
+        """A connection to any port."""
         sock = socket.socket()
         if self.small:
             small_buffers(sock)
         peer = Peer(sock)
         self.peers.append(peer)
-        await self.loop.sock_connect(sock, ("127.0.0.1", self.port))
+        await self.loop.sock_connect(sock, ("127.0.0.1", port))
         return peer
 
     async def pair(self, row: int = 0) -> tuple[Peer, Peer]:
-        """A client and its backend's end."""
+        """A client and its backend's end, once they are connected."""
         client = await self.client()
-        server = await self.targets[row].accept()
-        await until(lambda: all(relay.view().state == "open" for relay in self.plane.relays.values()), "open")
-        return client, server
+        name = "{}:{}".format(*client.sock.getsockname())
+        found: list[TcpRelay] = []
+
+        def is_open() -> bool:
+            found[:] = [relay for relay in self.plane.relays.values() if relay.view().client == name]
+            return bool(found) and found[0].view().state == "open"
+
+        await until(is_open, "the relay is open")
+        assert found[0]._backend_side is not None
+        address = found[0]._backend_side.transport.get_extra_info("sockname")
+        target = self.targets[row]
+        while True:  # with a tcpPool other connections may have come before
+            for peer in target.peers:
+                if peer.sock.fileno() >= 0 and peer.remote == address:
+                    return client, peer
+            await target.accept()
 
     def pass_time(self, seconds: float, step: float = 1.0) -> None:
         """Let the sweep believe that time passes."""
