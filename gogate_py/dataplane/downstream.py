@@ -391,7 +391,7 @@ class Downstream:
             return
         self._buffer = b""
         request_id = self.site.request_id()
-        self.site.log_refusal(self.client, failure, request_id)
+        self.site.log_refusal(self.client, failure, detail, request_id)
         self.write(failure_response(failure, detail, request_id, text=False, close=True))
         self.close(linger=True)
 

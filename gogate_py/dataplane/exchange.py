@@ -304,6 +304,7 @@ class Exchange(AnswerRelay):
             return
         self._end_attempt(counts=failure.side is Side.UPSTREAM)
         self.reason = failure.reason
+        self.detail = detail if detail != failure.detail else ""
         downstream = self.downstream
         if self.head_out:
             # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST
@@ -321,7 +322,8 @@ class Exchange(AnswerRelay):
         self.head_out = True
         out = failure_response(
             failure,
-            detail or failure.detail,
+            # A client is told which rule it broke; what is wrong behind the gateway (addresses, names) is for the log.
+            (detail or failure.detail) if failure.side is Side.CLIENT else failure.detail,
             self.request_id,
             text=wants_text(self.raw_head),
             close=close,

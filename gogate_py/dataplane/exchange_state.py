@@ -78,6 +78,7 @@ class ExchangeState:
     # --- the end
     watch: BodyWatch | None = None
     reason = ""
+    detail = ""  # what is behind the reason, for the log
     over = False
 
     def __init__(self, site: HttpSite, downstream: Downstream) -> None:

@@ -139,15 +139,28 @@ class HttpSite:
         self._ids += 1
         return b"%b%06x" % (self._id_prefix, self._ids)
 
-    def log_refusal(self, client: str, failure: Failure, request_id: bytes) -> None:
-        """Count, and log, bytes that never became a request: the reason, and nothing of the bytes."""
+    def log_refusal(self, client: str, failure: Failure, detail: str, request_id: bytes) -> None:
+        """Count, and log, bytes that never became a request: the rule they broke, and nothing of the bytes."""
         reason = failure.reason
         self.local_reasons[reason] = self.local_reasons.get(reason, 0) + 1
         self.unrouted_codes[failure.status] = self.unrouted_codes.get(failure.status, 0) + 1
         if self.logs_this():
             self.plane.access_log.append(
                 request_line(
-                    self.log_format, b"", b"", failure.status, 0.0, "", "", request_id, client, 0, reason, b"", 0
+                    self.log_format,
+                    b"",
+                    b"",
+                    failure.status,
+                    0.0,
+                    backend="",
+                    route="",
+                    request_id=request_id,
+                    client=client,
+                    sent=0,
+                    reason=reason,
+                    host=b"",
+                    retries=0,
+                    detail=detail,
                 )
             )
 
@@ -169,6 +182,7 @@ class HttpSite:
                 exchange.reason,
                 exchange.host,
                 attempts - 1 if attempts > 1 else 0,
+                exchange.detail,
             )
         )
 

@@ -35,6 +35,7 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     host: str = ""
     retries: int = 0
+    detail: str = ""
 
 
 class TcpLine(msgspec.Struct, omit_defaults=True):
@@ -110,6 +111,7 @@ def request_line(
     reason: str,
     host: bytes,
     retries: int,
+    detail: str = "",
 ) -> bytes:
     """The line of one HTTP request."""
     line = RequestLine(
@@ -128,6 +130,7 @@ def request_line(
         reason,
         host.decode("latin-1"),
         retries,
+        detail,
     )
     return _encode(line) + b"\n" if log_format == "json" else as_text(line)
 

@@ -134,7 +134,8 @@ class RequestReceiver:
         end = find_head_end(head_bytes)
         if end < 0:
             failure = early_refusal(head_bytes, self.limits, self.seen)
-            self.seen = len(head_bytes)
+            # A lone CR may be half of the empty line that is not part of the head.
+            self.seen = 0 if head_bytes == b"\r" else len(head_bytes)
             if failure is not None:
                 raise WireError(failure)
             return

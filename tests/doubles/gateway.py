@@ -45,9 +45,15 @@ class Gateway:
     """One running gateway. ``log`` holds its own lines (stderr), ``access`` its access lines (stdout), parsed."""
 
     def __init__(
-        self, config: str, *, env: dict[str, str] | None = None, wait: bool = True, stdout: int | None = None
+        self,
+        config: str,
+        *,
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+        stdout: int | None = None,
+        descriptors: int = 0,
     ) -> None:
-        """``stdout``: a descriptor for standard output, which is then not read here."""
+        """``stdout``: a descriptor for standard output, which is then not read here. ``descriptors``: ulimit -n."""
         self._folder = tempfile.TemporaryDirectory(prefix="gogate-test-")
         self.config_path = Path(self._folder.name, "config.yaml")
         self.config_path.write_text(config)
@@ -57,8 +63,11 @@ class Gateway:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("GOGATE_")}
         environ.update(env or {})
         environ["PYTHONPATH"] = str(ROOT)
+        command = [sys.executable, "-m", "gogate_py", "-config", str(self.config_path)]
+        if descriptors:
+            command = ["/bin/sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors), *command]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gogate_py", "-config", str(self.config_path)],
+            command,
             stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

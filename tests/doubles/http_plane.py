@@ -142,6 +142,7 @@ class HttpPlane:
         rate_limit: RateLimit | None = None,
         head_rules: HeadRules | None = None,
         send_buffer: int = 0,
+        accept_proxy: bool = False,
     ) -> None:
         self.backends = backends
         self.timeouts = msgspec.structs.replace(TIMEOUTS, **(timeouts or {}))
@@ -154,6 +155,7 @@ class HttpPlane:
         self.rate_limit = rate_limit
         self.head_rules = head_rules or HeadRules()
         self.send_buffer = send_buffer  # of the kernel, towards clients; small: back-pressure comes soon
+        self.accept_proxy = accept_proxy
         self.outbox = _Outbox()
         self.clients: list[Client] = []
         self.loop_errors: list[dict[str, Any]] = []
@@ -187,7 +189,7 @@ class HttpPlane:
         for client in self.clients:
             client.writer.transport.abort()
         if error is None:
-            await until(lambda: not self.site.clients, "every client connection is gone")
+            await until(lambda: not self.plane.admission.open(), "every client connection is gone")
             await until(lambda: not self.plane._tasks, "no dial is left")
         await self.plane.listeners.close_all()
         self.plane.http.cut()
@@ -233,7 +235,7 @@ class HttpPlane:
         base = HttpRoute("all", "default", "", "", "/", (), self.timeouts, True)
         return Snapshot(
             self._generation,
-            (Listener(LISTENER, f":{self.port}"),),
+            (Listener(LISTENER, f":{self.port}", accept_proxy=self.accept_proxy),),
             (pool,),
             tuple(msgspec.structs.replace(base, **route) for route in self.routes),
             self.limits,

@@ -193,6 +193,10 @@ class TcpPlane:
         log_format: str = "json",
         log: bool = True,
         small: bool = False,
+        accept_proxy: bool = False,
+        send_proxy: int = 0,
+        per_client: int = 0,
+        trusted: tuple[str, ...] = (),
     ) -> None:
         self.targets = list(targets)
         self.states: dict[int, BackendState] = {}
@@ -205,6 +209,10 @@ class TcpPlane:
         self.log_format = log_format
         self.log = log
         self.small = small
+        self.accept_proxy = accept_proxy
+        self.send_proxy = send_proxy
+        self.per_client = per_client
+        self.trusted = trusted
         self.pool_names = ("default",)
         self.outbox = Outbox()
         self.peers: list[Peer] = []
@@ -256,7 +264,7 @@ class TcpPlane:
 
     async def quiet(self) -> None:
         """Wait until no connection and no dial is left."""
-        await until(lambda: not self.plane.relays, f"every relay ends: {list(self.plane.relays.values())}")
+        await until(lambda: not self.plane.admission.open(), f"every relay ends: {list(self.plane.relays.values())}")
         await until(lambda: not self.listener.active, "every client connection is gone")
         await until(lambda: not self.plane._tasks, "no dial is left")
 
@@ -284,19 +292,21 @@ class TcpPlane:
         pools = tuple(
             Pool(name, "round_robin", backends, transport, self.breaker, self.tcp_pool) for name in self.pool_names
         )
-        route = TcpRoute("echo", "default", self.idle_timeout)
+        route = TcpRoute("echo", "default", self.idle_timeout, self.send_proxy)
         await self.plane.apply(
             Snapshot(
                 self._generation,
-                (Listener(LISTENER, f":{self.port}", route),),
+                (Listener(LISTENER, f":{self.port}", route, self.accept_proxy),),
                 pools,
                 (),
-                msgspec.structs.replace(LIMITS, connections=self.connections),
+                msgspec.structs.replace(
+                    LIMITS, connections=self.connections, connections_per_client=self.per_client
+                ),
                 TIMEOUTS,
                 AccessLog(self.log, self.log_format, 1.0),
                 "info",
                 "json",
-                (),
+                self.trusted,
                 (self.rate_limit,) if self.rate_limit else (),
             )
         )
