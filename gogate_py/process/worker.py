@@ -74,7 +74,18 @@ class Worker:
             try:
                 await self._handle(message, fds)
             except Exception as error:  # the worker goes on; the supervisor sees what is not acknowledged
-                log.error("cannot handle a message", exc_info=error, extra={"message_type": type(message).__name__})
+                self._internal_error(error, f"message {type(message).__name__}")
+
+    def _internal_error(self, error: BaseException, where: str) -> None:
+        if self._plane is not None:
+            self._plane.internal_error(error, where)
+        else:
+            log.error("internal error", exc_info=error, extra={"where": where})
+
+    def unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio could not give to anybody: logged and counted like every exception that nobody expected."""
+        text = context.get("message", "loop")
+        self._internal_error(context.get("exception") or RuntimeError(text), text)
 
     async def _handle(self, message: Any, fds: list[int]) -> None:
         if isinstance(message, Welcome):
@@ -150,8 +161,9 @@ def run(channel_fd: int, arena_fd: int, stack_fd: int) -> int:
 
         async def serve() -> int:
             loop = asyncio.get_running_loop()
-            loop.set_exception_handler(_unhandled)
-            return await Worker(loop, socket.socket(fileno=channel_fd), Arena(arena_fd)).run()
+            worker = Worker(loop, socket.socket(fileno=channel_fd), Arena(arena_fd))
+            loop.set_exception_handler(worker.unhandled)
+            return await worker.run()
 
         return runner.run(serve())
 
@@ -163,8 +175,3 @@ def name_process(name: str) -> None:
             comm.write(name)
     except OSError:
         pass
-
-
-def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio could not give to anybody."""
-    log.error("internal error", exc_info=context.get("exception"), extra={"where": context.get("message", "loop")})

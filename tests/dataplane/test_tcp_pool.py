@@ -7,23 +7,17 @@ from typing import Any
 
 import pytest
 from doubles.http_plane import run, until
-from doubles.tcp_plane import Peer, Target, TcpPlane, both_loops, flooded
+from doubles.raw_peer import Peer, Target
+from doubles.tcp_plane import TcpPlane, both_loops, flooded
 
 from gogate_py.dataplane import tcp_pool
 from gogate_py.dataplane.dial import DialError
-from gogate_py.dataplane.tcp_pool import ReadyConnections
 from gogate_py.dataplane.tcp_side import EARLY_LIMIT
 from gogate_py.errors import Failure
 from gogate_py.snapshot import Breaker, TcpPool
 
 pytestmark = both_loops
 SETTINGS = TcpPool(4, 30.0, 120.0)
-
-
-def _ready(bed: TcpPlane, row: int = 0) -> ReadyConnections:
-    ready = bed.live(row).ready
-    assert ready is not None
-    return ready
 
 
 async def _use(bed: TcpPlane) -> None:
@@ -46,19 +40,15 @@ async def _use(bed: TcpPlane) -> None:
     await until(lambda: not bed.plane.relays, "the relay ends")
 
 
-async def _filled(bed: TcpPlane, count: int, row: int = 0) -> None:
-    await until(lambda: bed.live(row).ready is not None and len(_ready(bed, row)) == count, f"{count} ready")
-
-
 async def _demand(bed: TcpPlane) -> list[Peer]:
     """A client, and more demand than there are connections ready: four are kept then."""
     client = await bed.client()
     await until(lambda: bed.plane.relays, "accepted")
     for _ in range(3):  # before a dial has had its turn
-        side = _ready(bed).take()
+        side = bed.ready().take()
         if side is not None:
             side.abandon()
-    await _filled(bed, 4)
+    await bed.filled(4)
     return [client]
 
 
@@ -70,7 +60,7 @@ def test_hits_and_misses(loop: str) -> None:
             await _use(bed)
             assert (bed.live().pool_hits, bed.live().pool_misses) == (0, 1)
             for hits in range(1, 6):
-                await until(lambda: len(_ready(bed)) >= 1, "one is ready")
+                await until(lambda: len(bed.ready()) >= 1, "one is ready")
                 await _use(bed)
                 assert (bed.live().pool_hits, bed.live().pool_misses) == (hits, 1)
             assert {line["result"] for line in await bed.logged(6)} == {"ok"}
@@ -84,13 +74,13 @@ def test_demand_decides_how_many(loop: str) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             clients = await _demand(bed)
-            assert repr(_ready(bed)) == f"<4 ready connections to {bed.targets[0].address}, 4 wanted>"
+            assert repr(bed.ready()) == f"<4 ready connections to {bed.targets[0].address}, 4 wanted>"
             bed.pass_time(33)
             await until(lambda: not bed.plane._tasks, "no dial is left")
-            assert len(_ready(bed)) == 1
+            assert len(bed.ready()) == 1
             bed.tcp_pool = TcpPool(1, 30.0, 0.0)
             await bed.apply()
-            assert _ready(bed).settings.max_idle == 1
+            assert bed.ready().settings.max_idle == 1
             for client in clients:
                 client.reset()
 
@@ -109,7 +99,7 @@ def test_settings_that_shrink(loop: str) -> None:
                 clients.append(await bed.client())
                 await until(lambda: len(bed.plane.relays) == len(clients), "accepted")
                 await until(lambda: not bed.plane._tasks, "no dial is left")
-            assert len(_ready(bed)) == 2
+            assert len(bed.ready()) == 2
             for client in clients:
                 client.reset()
 
@@ -126,8 +116,8 @@ def test_greeting(loop: str, size: int) -> None:
             servers = [await bed.targets[0].accept() for _ in range(2)]
             sending = [asyncio.create_task(server.send(flooded(size))) for server in servers]
             assert await first.exactly(size) == flooded(size)
-            await _filled(bed, 1)
-            ((_, side),) = _ready(bed)._ready
+            await bed.filled(1)
+            ((_, side),) = bed.ready()._ready
             await until(lambda: side.received >= min(size, EARLY_LIMIT), "the greeting")
             assert side.received <= EARLY_LIMIT + 256 * 1024
             client = await bed.client()
@@ -148,8 +138,8 @@ def test_a_ready_connection_that_the_backend_closes(loop: str, how: str) -> None
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             first = await bed.client()
             servers = [await bed.targets[0].accept() for _ in range(2)]
-            await _filled(bed, 1)
-            ((_, side),) = _ready(bed)._ready
+            await bed.filled(1)
+            ((_, side),) = bed.ready()._ready
             idle = next(s for s in servers if s.sock.getpeername() == side.transport.get_extra_info("sockname"))
             if how == "eof":
                 idle.eof()
@@ -158,10 +148,10 @@ def test_a_ready_connection_that_the_backend_closes(loop: str, how: str) -> None
             else:
                 await bed.flood(idle, side)
                 idle.reset()
-            await until(lambda: not _ready(bed)._ready, "it is let go")
+            await until(lambda: not bed.ready()._ready, "it is let go")
             assert not bed.plane._tasks  # not made anew at once: a backend that closes all would be asked without end
             bed.pass_time(1.0)
-            await _filled(bed, 1)
+            await bed.filled(1)
             client = await bed.client()
             await client.send(b"ping")
             assert await (await bed.targets[0].accept()).exactly(4) == b"ping"
@@ -180,8 +170,8 @@ def test_what_the_loop_does_not_know_yet(loop: str, how: str) -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             first = await bed.client()
             servers = [await bed.targets[0].accept() for _ in range(2)]
-            await _filled(bed, 1)
-            ready = _ready(bed)
+            await bed.filled(1)
+            ready = bed.ready()
             ((_, side),) = ready._ready
             idle = next(s for s in servers if s.sock.getpeername() == side.transport.get_extra_info("sockname"))
             if how == "eof":
@@ -213,7 +203,7 @@ def test_one_that_ends_while_it_is_made(loop: str, monkeypatch: pytest.MonkeyPat
             client = await bed.client()
             await ended.wait()
             await until(lambda: not bed.plane._tasks, "the dials are over")
-            assert len(_ready(bed)) == 0
+            assert len(bed.ready()) == 0
             client.reset()
 
     run(main(), loop)
@@ -226,14 +216,14 @@ def test_expiry(loop: str, settings: TcpPool, seconds: float) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=settings) as bed:
             client = await bed.client()
-            await _filled(bed, 1)
-            ((_, old),) = _ready(bed)._ready
+            await bed.filled(1)
+            ((_, old),) = bed.ready()._ready
             bed.pass_time(seconds - 2)
-            assert _ready(bed)._ready[0][1] is old
+            assert bed.ready()._ready[0][1] is old
             bed.pass_time(4)
             await until(lambda: old.lost, "it is closed")
-            await _filled(bed, 1)
-            assert _ready(bed)._ready[0][1] is not old
+            await bed.filled(1)
+            assert bed.ready()._ready[0][1] is not old
             client.reset()
 
     run(main(), loop)
@@ -245,8 +235,8 @@ def test_too_old_when_it_is_asked_for(loop: str) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             client = await bed.client()
-            await _filled(bed, 1)
-            ready = _ready(bed)
+            await bed.filled(1)
+            ready = bed.ready()
             since, side = ready._ready[0]
             ready._ready[0] = (since - 31.0, side)
             assert ready.take() is None
@@ -263,17 +253,17 @@ def test_down_or_draining(loop: str, state: dict[str, Any]) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             client = await bed.client()
-            await _filled(bed, 1)
-            ((_, side),) = _ready(bed)._ready
+            await bed.filled(1)
+            ((_, side),) = bed.ready()._ready
             bed.set_state(0, **state)
             bed.pass_time(1)
             await until(lambda: side.lost, "it is closed")
             bed.pass_time(10)
             assert not bed.plane._tasks
-            assert len(_ready(bed)) == 0
+            assert len(bed.ready()) == 0
             bed.set_state(0)
             bed.pass_time(1)
-            await _filled(bed, 1)
+            await bed.filled(1)
             client.reset()
 
     run(main(), loop)
@@ -285,10 +275,10 @@ def test_open_breaker(loop: str) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS, breaker=Breaker(1, 1, 1, 60.0)) as bed:
             client = await bed.client()
-            await _filled(bed, 1)
+            await bed.filled(1)
             bed.live().record(False, False)
             bed.pass_time(3)
-            assert len(_ready(bed)) == 0
+            assert len(bed.ready()) == 0
             assert not bed.plane._tasks
             client.reset()
 
@@ -340,8 +330,8 @@ def test_a_snapshot_before_the_dials_first_step(loop: str, monkeypatch: pytest.M
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             client, _ = await bed.pair()
-            await _filled(bed, 1)
-            ready = _ready(bed)
+            await bed.filled(1)
+            ready = bed.ready()
             endpoints = bed.live().endpoints
             taken = ready.take()  # which makes it dial
             assert taken is not None
@@ -363,8 +353,8 @@ def test_closed_with_its_reason(loop: str, why: str) -> None:
     async def main() -> None:
         async with TcpPlane(Target(), tcp_pool=SETTINGS) as bed:
             client, server = await bed.pair()
-            await _filled(bed, 1)
-            ready = _ready(bed)
+            await bed.filled(1)
+            ready = bed.ready()
             ((_, side),) = ready._ready
             taken = ready.take()
             assert taken is side
@@ -392,30 +382,5 @@ def test_closed_with_its_reason(loop: str, why: str) -> None:
                 bed.live().ready = None  # closed
             bed.pass_time(5)
             assert not bed.plane._tasks
-
-    run(main(), loop)
-
-
-def test_a_retry_may_use_a_ready_connection(loop: str) -> None:
-    """When one backend refuses, a ready connection of another one serves."""
-
-    async def main() -> None:
-        async with TcpPlane(Target(), Target(), tcp_pool=SETTINGS) as bed:
-            clients = [await bed.client() for _ in range(2)]
-            await _filled(bed, 1, 0)
-            await _filled(bed, 1, 1)
-            await until(lambda: not bed.plane._tasks, "no dial is left")
-            for _ in range(2):  # else closing the listener would reset them
-                await bed.targets[0].accept()
-            bed.targets[0].refuse()
-            _ready(bed, 0).close_idle()
-            for _ in range(2):
-                clients.append(await bed.client())
-            await until(lambda: len(bed.plane.relays) == 4, "all are served")
-            await until(lambda: all(r.view().state == "open" for r in bed.plane.relays.values()), "open")
-            assert bed.live(1).pool_hits >= 1
-            assert bed.live(0).retries.get("connect_failed", 0) >= 1
-            for client in clients:
-                client.reset()
 
     run(main(), loop)

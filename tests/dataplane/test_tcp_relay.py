@@ -10,7 +10,8 @@ import select
 import pytest
 from doubles.http_plane import run, until
 from doubles.noise import blocks, digest
-from doubles.tcp_plane import Peer, Target, TcpPlane, both_loops
+from doubles.raw_peer import Peer, Target
+from doubles.tcp_plane import TcpPlane, both_loops
 
 pytestmark = both_loops
 MIB = 1 << 20

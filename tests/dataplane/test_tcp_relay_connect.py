@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from doubles.http_plane import run, until
-from doubles.tcp_plane import Target, TcpPlane, both_loops
+from doubles.raw_peer import Target
+from doubles.tcp_plane import TcpPlane, both_loops
 
 from gogate_py.dataplane import tcp_side
 from gogate_py.dataplane.dial import DialError
@@ -228,6 +229,9 @@ def test_shortage_of_our_own_is_nobodys_fault(loop: str, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(tcp_side, "dial", dial)
         async with TcpPlane(Target(), Target(), breaker=Breaker(1, 1, 1, 60.0)) as bed:
+            for target in bed.targets:
+                target.endpoints *= 2  # another address would not do better either
+            await bed.apply()
             assert await (await bed.client()).until_eof() == b""
             (line,) = await bed.logged()
             assert (line["result"], line["reason"]) == ("connect_failed", "short of resources here (EMFILE)")
@@ -301,5 +305,30 @@ def test_cap_of_connections(loop: str) -> None:
             pairs[1][0].close()
             server.close()
             assert bed.listener.refused == {"connections": 1}
+
+    run(main(), loop)
+
+
+def test_a_retry_may_use_a_ready_connection(loop: str) -> None:
+    """When one backend refuses, a ready connection of another one serves."""
+
+    async def main() -> None:
+        async with TcpPlane(Target(), Target(), tcp_pool=TcpPool(4, 30.0, 120.0)) as bed:
+            clients = [await bed.client() for _ in range(2)]
+            await bed.filled(1, 0)
+            await bed.filled(1, 1)
+            await until(lambda: not bed.plane._tasks, "no dial is left")
+            for _ in range(2):  # else closing the listener would reset them
+                await bed.targets[0].accept()
+            bed.targets[0].refuse()
+            bed.ready(0).close_idle()
+            for _ in range(2):
+                clients.append(await bed.client())
+            await until(lambda: len(bed.plane.relays) == 4, "all are served")
+            await until(lambda: all(r.view().state == "open" for r in bed.plane.relays.values()), "open")
+            assert bed.live(1).pool_hits >= 1
+            assert bed.live(0).retries.get("connect_failed", 0) >= 1
+            for client in clients:
+                client.reset()
 
     run(main(), loop)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from doubles.http_plane import run, until
-from doubles.tcp_plane import Peer, Target, TcpPlane, both_loops, flooded
+from doubles.raw_peer import Peer, Target
+from doubles.tcp_plane import TcpPlane, both_loops, flooded
 
 from gogate_py.dataplane import tcp_side
 from gogate_py.dataplane.tcp_side import EARLY_LIMIT, HIGH_WATER, LOW_WATER, RelaySide
@@ -182,8 +183,11 @@ def test_bytes_and_eof_before_the_backend_is_connected(loop: str, size: int, mon
     run(main(), loop)
 
 
+@pytest.mark.parametrize("then_resets", [False, True])
 @pytest.mark.parametrize("size", [0, 30, 1 << 20])
-def test_a_backend_that_speaks_first_and_ends(loop: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_speaks_first_and_ends(
+    loop: str, size: int, then_resets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A greeting and an EOF that are faster than our own side of the connect are not lost, and the client may go on."""
 
     async def main() -> None:
@@ -202,6 +206,10 @@ def test_a_backend_that_speaks_first_and_ends(loop: str, size: int, monkeypatch:
             go.set()
             assert await client.until_eof() == flooded(size)
             await greeting
+            if then_resets:  # nothing more is read of it, and still it is noticed
+                server.reset()
+                assert (await bed.logged())[0]["result"] == "backend_reset"
+                return
             await client.send(b"thanks")
             assert await server.exactly(6) == b"thanks"
             client.eof()
