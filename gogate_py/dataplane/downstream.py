@@ -497,5 +497,7 @@ class Downstream:
         if waiting and (self._unsent < 0 or self._unsent - unsent >= max(1, self.site.min_body_rate * FLUSH)):
             self._unsent = unsent
             self.deadline = now + FLUSH
+        elif waiting:
+            self.cut(reset=True)  # a FIN would wait behind what it does not take
         else:
             self.abort()

@@ -92,7 +92,7 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
             raise _refused("a version 1 header is longer than 107 bytes")
         return None
     found = _line_v1(data)
-    if found is None or found.end() != end + 1:
+    if found is None:
         raise _refused("a malformed version 1 header")
     source4, to4, port4, to_port4, source6, to6, port6, to_port6 = found.groups()
     if source4 is not None:
