@@ -42,6 +42,7 @@ from gogate_py.messages import (
     Up,
 )
 from gogate_py.policy.circuit_breaker import STATE_NAMES
+from gogate_py.process.parsers import check_parsers
 from gogate_py.process.sockets import BoundListener, bind
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
 from gogate_py.telemetry.logs import LogWriter
@@ -79,6 +80,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Start, serve until a signal, stop; → exit code."""
+        check_parsers()
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +42,25 @@ def in_children(count: int, work: Callable[[int], None]) -> list[int]:
         _, status = os.waitpid(pid, 0)
         assert status == 0
     return pids
+
+
+@contextmanager
+def another_process(work: Callable[[], object]) -> Iterator[None]:
+    """A process that has done ``work`` and holds on to what it has; kill -9 at the end of the block."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os.write(write, b"x")
+        signal.pause()
+    try:
+        os.read(read, 1)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
 
 
 def keys_of_one_bucket(table: ClientTable, count: int) -> list[int]:
@@ -131,22 +151,16 @@ def test_a_killed_workers_connections_are_forgotten(arena: Arena) -> None:
     key, other = client_key("192.0.2.1"), client_key("2001:db8::1")
     here = ClientTable(arena, 0, 2)
     mine = here.admit(key, MANY)
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def work() -> None:
         table = ClientTable(arena, 1, 2)
         for _ in range(7):
             table.admit(key, MANY)
             table.admit(other, MANY)
         arena.lock(arena.client(table._bucket(key)))
-        os.write(write, b"x")
-        signal.pause()
-    os.read(read, 1)
-    os.close(read)
-    os.close(write)
-    assert here.total(key) == 8
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+
+    with another_process(work):
+        assert here.total(key) == 8
     arena.clear_slot(1, [])
     assert (here.total(key), here.total(other)) == (1, 0)
     replacement = ClientTable(arena, 1, 2)
@@ -160,19 +174,9 @@ def test_a_busy_lock_keeps_nobody_out(arena: Arena) -> None:
     """A client whose bucket is locked is let in uncounted, and that is counted; its close changes nothing."""
     table = ClientTable(arena, 0, 2)
     key = client_key("192.0.2.1")
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        arena.lock(arena.client(table._bucket(key)))
-        os.write(write, b"x")
-        signal.pause()
-    os.read(read, 1)
-    os.close(read)
-    os.close(write)
-    ticket = table.admit(key, 1)
-    assert (ticket, table.contended) == (UNCOUNTED, 1)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with another_process(lambda: arena.lock(arena.client(table._bucket(key)))):
+        ticket = table.admit(key, 1)
+        assert (ticket, table.contended) == (UNCOUNTED, 1)
     assert table.admit(key, 1) >= 0
     table.release(ticket)
     assert table.total(key) == 1
