@@ -109,7 +109,7 @@ class Connection(Struct, frozen=True):
     pool: str
     client: str
     backend: str
-    state: str  # connecting | open | client_closed | backend_closed
+    state: str  # connecting | connecting_client_closed | open | client_closed | backend_closed | closing
     bytes_in: int  # client → backend
     bytes_out: int  # backend → client
     started_s: float  # seconds ago

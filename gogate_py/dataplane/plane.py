@@ -25,7 +25,8 @@ from gogate_py.dataplane.memory_pressure import MemoryPressure
 from gogate_py.dataplane.proxy_intake import ProxyIntake
 from gogate_py.dataplane.report import Report
 from gogate_py.dataplane.shared_state import SharedBucket
-from gogate_py.dataplane.tcp_relay import TcpDownstream, TcpRelay
+from gogate_py.dataplane.tcp_downstream import TcpDownstream
+from gogate_py.dataplane.tcp_relay import TcpRelay
 from gogate_py.messages import LogLines, Unreachable, Up
 from gogate_py.policy.rate_limiter import TokenBucket
 from gogate_py.snapshot import BackendState, Snapshot

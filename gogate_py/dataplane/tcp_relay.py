@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from gogate_py.clock import monotonic
 from gogate_py.dataplane import ends
-from gogate_py.dataplane.client_table import REFUSED
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.dial import DialError
 from gogate_py.dataplane.tcp_pool import ReadyConnections
@@ -25,13 +24,14 @@ from gogate_py.dataplane.tcp_side import RelaySide, connect
 from gogate_py.errors import Failure
 from gogate_py.messages import Connection
 from gogate_py.telemetry.access_line import tcp_line
-from gogate_py.wire.proxy_protocol import Endpoint, ProxyHeader, encode
+from gogate_py.wire.proxy_protocol import encode
 from gogate_py.wire.relay_state import Command, Event, State, advance
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.backend_table import LiveBackend
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
+    from gogate_py.dataplane.tcp_downstream import TcpDownstream
 
 #: Connection attempts in all for one client, over different backends.
 ATTEMPTS: Final = 3
@@ -39,46 +39,6 @@ ATTEMPTS: Final = 3
 HALF_CLOSED_IDLE: Final = 3600.0
 #: A side that is being closed and takes no byte for this long is cut.
 LINGER: Final = 30.0
-
-
-class TcpDownstream(RelaySide):
-    """The client's side: accepted, counted, and given a relay."""
-
-    __slots__ = ("_listener", "_ticket", "header", "source")
-
-    def __init__(self, plane: Plane, listener: LiveListener, header: ProxyHeader | None = None) -> None:
-        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
-        super().__init__(plane)
-        self._listener = listener
-        self._ticket = REFUSED
-        self.header = header
-        self.source: Endpoint = ("", 0)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        listener, plane = self._listener, self._plane
-        listener.accepted += 1
-        listener.active += 1
-        self.source = ends.source(transport, self.header)
-        host = ends.host(self.source)
-        self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
-        if self._ticket == REFUSED:
-            self.abort()
-        elif plane.bucket is not None and not plane.bucket.try_take():
-            listener.refuse(Failure.RATE_LIMITED.reason)
-            self.abort()
-        else:
-            self.relay = TcpRelay(plane, listener, self)
-            try:
-                self.relay.start()
-            except Exception as error:  # the event loop would log it, and leave the connection open
-                plane.internal_error(error, "relay")
-                self.relay.cut("internal")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._listener.active -= 1
-        self._plane.admission.leave(self._ticket)
-        super().connection_lost(error)
 
 
 class TcpRelay:

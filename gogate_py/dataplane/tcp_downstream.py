@@ -1,0 +1,57 @@
+"""TcpDownstream: the client's side of an L4 connection — accepted, admitted, counted, and given a relay."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gogate_py.dataplane import ends
+from gogate_py.dataplane.client_table import REFUSED
+from gogate_py.dataplane.tcp_relay import TcpRelay
+from gogate_py.dataplane.tcp_side import RelaySide
+from gogate_py.errors import Failure
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.plane import Plane
+    from gogate_py.wire.proxy_protocol import Endpoint, ProxyHeader
+
+
+class TcpDownstream(RelaySide):
+    """The client's side: accepted, counted, and given a relay."""
+
+    __slots__ = ("_listener", "_ticket", "header", "source")
+
+    def __init__(self, plane: Plane, listener: LiveListener, header: ProxyHeader | None = None) -> None:
+        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
+        super().__init__(plane)
+        self._listener = listener
+        self._ticket = REFUSED
+        self.header = header
+        self.source: Endpoint = ("", 0)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        listener, plane = self._listener, self._plane
+        listener.accepted += 1
+        listener.active += 1
+        self.source = ends.source(transport, self.header)
+        host = ends.host(self.source)
+        self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
+        if self._ticket == REFUSED:
+            self.abort()
+        elif plane.bucket is not None and not plane.bucket.try_take():
+            listener.refuse(Failure.RATE_LIMITED.reason)
+            self.abort()
+        else:
+            self.relay = TcpRelay(plane, listener, self)
+            try:
+                self.relay.start()
+            except Exception as error:  # the event loop would log it, and leave the connection open
+                plane.internal_error(error, "relay")
+                self.relay.cut("internal")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._listener.active -= 1
+        self._plane.admission.leave(self._ticket)
+        super().connection_lost(error)
