@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-memory dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-memory bench-checks dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,7 @@ $(TEST_STAMP): $(STAMP)
 demo: $(STAMP) ## Run gogate with three demo backends and say what to try
 	@$(BIN)/gogate demo
 
-test: lint types unit integration ## Everything that CI checks (about ten minutes)
+test: lint types unit integration ## Everything that CI checks (about five minutes)
 
 lint: $(TEST_STAMP) ## ruff
 	$(BIN)/ruff check .
@@ -50,6 +50,12 @@ bench: $(TEST_STAMP) ## CPU per request and per message against nginx and Envoy,
 
 bench-memory: $(TEST_STAMP) ## Memory idle, per idle connection and per idle client
 	$(BIN)/python bench/memory.py
+
+bench-checks: $(TEST_STAMP) ## What strictness costs: of a request, of nasty heads, of many idle clients, of the client table
+	$(BIN)/python bench/strictness.py
+	$(BIN)/python bench/head_cost.py
+	$(BIN)/python bench/idle_clients.py
+	$(BIN)/python bench/client_table_cost.py
 
 dist: $(TEST_STAMP) ## sdist and wheel in dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
