@@ -85,6 +85,8 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self._zygote: subprocess.Popen[bytes] | None = None
         self._zygote_sock: socket.socket | None = None
+        self._zygote_started = 0.0
+        self._zygotes_young = 0
         self._forking: dict[int, tuple[Slot, socket.socket]] = {}
         self._fork_number = 0
         self._all_gone = asyncio.Event()
@@ -113,6 +115,7 @@ class Workers:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self._zygote_started = monotonic()
         self._zygote_sock = ours
         self._loop.add_reader(ours.fileno(), self._zygote_says)
 
@@ -155,9 +158,19 @@ class Workers:
         for _, channel in self._forking.values():
             channel.close()
         self._forking.clear()
+        # One that dies young again and again is not started in a tight loop.
+        young = monotonic() - self._zygote_started < YOUNG
+        self._zygotes_young = self._zygotes_young + 1 if young else 0
+        if self._zygotes_young <= 1:
+            self._renew_zygote(lost)
+        else:
+            delay = min(MAX_BACKOFF, 2.0 ** (self._zygotes_young - 2))
+            self._loop.call_later(delay, self._renew_zygote, lost)
+
+    def _renew_zygote(self, waiting: list[Slot]) -> None:
         if not self.stopping:
             self._start_zygote()
-            for slot in lost:
+            for slot in waiting + [slot for slot in self.slots if slot.state == "dead" and slot not in waiting]:
                 self._fork(slot)
 
     # --- workers
@@ -165,6 +178,8 @@ class Workers:
     def _fork(self, slot: Slot) -> None:
         if self.stopping or self._zygote_sock is None:
             return
+        if slot.pidfd >= 0 or any(slot is asked for asked, _ in self._forking.values()):
+            return  # a new zygote and the back-off both meant to fill it
         ours, theirs = pair()
         self._fork_number += 1
         self._forking[self._fork_number] = (slot, ours)
@@ -179,6 +194,11 @@ class Workers:
 
     def _forked(self, number: int, pid: int, pidfd: int) -> None:
         slot, sock = self._forking.pop(number)
+        if self.stopping:  # it was asked for before; nobody will talk to it any more
+            _kill(pidfd)
+            os.close(pidfd)
+            sock.close()
+            return
         slot.pid = pid
         slot.pidfd = pidfd
         slot.started = slot.heard = monotonic()

@@ -326,3 +326,24 @@ def test_sighup_is_survived(backend: HttpBackend) -> None:
         wait_for(lambda: [x for x in gateway.log if "not supported yet" in x["msg"]], what="the line about SIGHUP")
         assert gateway.get()[0] == 200
         assert gateway.stop() == 0
+
+
+def test_zygotes_and_workers_that_die_together_are_replaced_once(backend: HttpBackend) -> None:
+    """Each slot gets one new worker, whatever died first; zygotes that die young are not started in a tight loop."""
+    with Gateway(http_gateway(backend.address)) as gateway:
+        for _ in range(3):
+            before = gateway.pids()
+            zygote = wait_for(lambda: _zygote(gateway), what="a zygote")
+            os.kill(before[0], signal.SIGKILL)
+            zygote.kill()
+            os.kill(before[1], signal.SIGKILL)
+            wait_for(
+                lambda before=before: _replaced(gateway, before, 0) and _replaced(gateway, before, 1),
+                20.0,
+                "two new workers",
+            )
+        assert gateway.get()[0] == 200
+        family = psutil.Process(gateway.process.pid).children(recursive=True)
+        # one zygote and two workers; those of a zygote that was killed are children of init
+        assert len(family) <= 3
+        assert gateway.stop() == 0
