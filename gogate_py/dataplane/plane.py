@@ -29,7 +29,7 @@ from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
 from gogate_py.messages import LogLines, Unreachable, Up
 from gogate_py.policy.rate_limiter import TokenBucket
-from gogate_py.snapshot import BackendState, Snapshot
+from gogate_py.snapshot import BackendState, RateLimit, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.log_buffer import LogBuffer
 from gogate_py.wire.proxy_protocol import ProxyHeader
@@ -76,6 +76,7 @@ class Plane:
         self.hangups = Hangups(loop)
         self.table = BackendTable(arena, slot, slots, self.random, self._backend_removed)
         self.bucket: SharedBucket | None = None
+        self._rate_limit: RateLimit | None = None
         self.snapshot: Snapshot | None = None
         self.access_log = LogBuffer(self._deliver)
         # --- L4
@@ -109,6 +110,9 @@ class Plane:
     def _apply_limits(self, snapshot: Snapshot) -> None:
         limit = snapshot.rate_limits[0] if snapshot.rate_limits else None
         old = self.bucket
+        if limit == self._rate_limit:
+            return
+        self._rate_limit = limit
         if limit is None:
             self.bucket = None
         else:
