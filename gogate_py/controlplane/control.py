@@ -28,6 +28,7 @@ from gogate_py.controlplane.registry_rules import AddressRules
 from gogate_py.controlplane.resolver import Lookup, is_local
 from gogate_py.controlplane.rows import Key, Rows, RowsExhausted
 from gogate_py.errors import StartError
+from gogate_py.policy.health_state import NOT_PROBED
 from gogate_py.snapshot import BackendState
 
 __all__ = ["BackendView", "Control"]
@@ -228,6 +229,8 @@ class Control:
             self._count("gogate_health_transitions_total", (pool, address, "up" if after.up else "down"))
         if after.up:
             log.info("backend is up", extra={"pool": pool, "backend": address})
+        elif after.reason == NOT_PROBED:  # initialState: down, as asked for
+            log.info("backend waits for its first probes", extra={"pool": pool, "backend": address})
         else:
             log.warning("backend is down", extra={"pool": pool, "backend": address, "error": after.reason})
 
