@@ -308,16 +308,18 @@ class BackendTable:
     def take_contended(self) -> int:
         """How often a breaker's lock was busy since the last call."""
         total = 0
-        for backend in self.rows.values():
+        for backend in self.all_backends():
             if backend.breaker is not None:
                 total += backend.breaker.contended
                 backend.breaker.contended = 0
         return total
 
     def settle(self) -> None:
-        """Record breaker outcomes that met a busy lock, and forget backends that left and have no work (each
-        report)."""
-        for backend in self.rows.values():
+        """Record breaker outcomes that met a busy lock (before each report)."""
+        for backend in self.all_backends():
             if backend.breaker is not None:
                 backend.breaker.settle()
+
+    def forget_left(self) -> None:
+        """Forget backends that left and have no work (after each report: their last counts are in it)."""
         self.leaving = [b for b in self.leaving if b._active.mine() > 0]

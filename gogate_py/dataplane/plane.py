@@ -234,5 +234,6 @@ class Plane:
             self.access_log.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
             self.outbox.send(self._report.collect())
+            self.table.forget_left()
         except Exception as error:  # the ticker must survive whatever one connection's deadline does
             self.internal_error(error, "tick")

@@ -112,20 +112,27 @@ class Channel:
         self._loop.remove_writer(self._sock.fileno())
         self._flushed.set()
 
-    def _readable(self) -> None:
+    def read_rest(self) -> None:
+        """Take what a process that is gone had sent: everything that is left in the socket, up to its end."""
+        while not self._closed and self._readable():
+            pass
+
+    def _readable(self) -> bool:
+        """Read once; → whether there may be more."""
         try:
             data, fds, _, _ = socket.recv_fds(self._sock, _READ, 253)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._lost()
-            return
+            return False
         self._in_fds.extend(fds)
         if not data:
             self._lost()
-            return
+            return False
         self._in += data
         self._take_frames()
+        return True
 
     def _take_frames(self) -> None:
         buffer = self._in

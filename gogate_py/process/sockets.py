@@ -132,11 +132,16 @@ def _bind_unix(address: Address) -> socket.socket:
     try:
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(path) == 0:
-                    raise StartError(f"cannot listen on {address}: another program listens there")
-            os.unlink(path)  # left behind by a process that is gone
+                probe.setblocking(False)
+                answer = probe.connect_ex(path)
+            if answer in (0, errno.EAGAIN):  # EAGAIN: its backlog is full
+                raise StartError(f"cannot listen on {address}: another program listens there")
+            if answer == errno.ECONNREFUSED:
+                os.unlink(path)  # left behind by a process that is gone
     except FileNotFoundError:
         pass
+    except OSError as error:
+        raise StartError(explain(error, address)) from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:

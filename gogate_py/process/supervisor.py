@@ -168,6 +168,8 @@ class Supervisor:
                 log.warning("second signal: ending now")
                 self._workers.kill()
                 stopping.cancel()
+                for listener in (*self._listeners, *self._admin_listeners):
+                    listener.close()
                 break
             again.cancel()
         await asyncio.wait((stopping,))

@@ -238,6 +238,7 @@ class Workers:
         except ChildProcessError:
             pass
         if slot.channel is not None:
+            slot.channel.read_rest()  # its last counters and log lines
             slot.channel.close()
             slot.channel = None
         slot.state = "dead"
@@ -285,7 +286,8 @@ class Workers:
         return clean
 
     def kill(self) -> None:
-        """End every worker now."""
+        """End every worker now, for good."""
+        self.stopping = True
         for slot in self.slots:
             if slot.pidfd >= 0:
                 _kill(slot.pidfd)

@@ -123,3 +123,25 @@ def test_a_slow_receiver_is_not_waited_for(make_loop: Callable[[], asyncio.Abstr
         receiver.channel.close()
 
     run(make_loop, main)
+
+
+@pytest.mark.parametrize("make_loop", LOOPS)
+def test_what_a_process_sent_before_its_end_is_not_lost(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The supervisor takes a dead worker's last counters and lines out of the socket before it closes it."""
+
+    async def main() -> None:
+        ours, theirs = pair()
+        end = End(ours, messages.decode_up)
+        theirs.setblocking(False)
+        frames = b""
+        for number in range(40):
+            payload = messages.encode(LogLines(True, bytes(20_000), number))
+            frames += len(payload).to_bytes(4, "little") + bytes(4) + payload
+        sent = theirs.send(frames)
+        assert sent > 256 * 1024
+        theirs.close()
+        end.channel.read_rest()  # without a turn of the loop
+        assert len(end.heard) >= sent // 20_100
+        assert end.closed.is_set()
+
+    run(make_loop, main)

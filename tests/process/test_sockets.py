@@ -95,3 +95,22 @@ class TestUnixSockets:
             with pytest.raises(StartError, match="another program listens there"):
                 bound(f"unix:{path}", 1)
         assert path.exists()
+
+    def test_a_path_that_cannot_be_is_one_clear_line(self, tmp_path: Path) -> None:
+        """A folder that is none, and a file that is no socket, are said in one line."""
+        (tmp_path / "file").write_text("x")
+        for path in (tmp_path / "file" / "gogate.sock", tmp_path / "file"):
+            with pytest.raises(StartError, match="cannot listen on unix:"):
+                bound(f"unix:{path}", 1)
+        assert (tmp_path / "file").read_text() == "x"
+
+    def test_a_path_whose_owner_is_busy_is_in_use(self, tmp_path: Path) -> None:
+        """A listener whose backlog is full is alive: its file is left alone, and the start does not wait for it."""
+        path = tmp_path / "gogate.sock"
+        with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as first:
+            other.bind(str(path))
+            other.listen(0)
+            first.connect(str(path))
+            with pytest.raises(StartError, match="another program listens there"):
+                bound(f"unix:{path}", 1)
+        assert path.exists()
