@@ -254,7 +254,7 @@ def test_half_open_lets_one_request_through() -> None:
 
 def test_a_failed_trial_opens_the_breaker_again() -> None:
     """A trial that fails opens the breaker for another timeout, in every worker."""
-    breaker = {"enabled": True, "failureThreshold": 2, "timeout": "200ms"}
+    breaker = {"enabled": True, "failureThreshold": 2, "timeout": "1s"}
     with (
         HttpBackend() as backend,
         Gateway(http_gateway(backend.address, circuitBreaker=breaker)) as gateway,
@@ -262,6 +262,8 @@ def test_a_failed_trial_opens_the_breaker_again() -> None:
     ):
         backend.status = 500
         assert [client.get()[0] for client in clients] == [500, 500]
+        # An outcome is recorded just after its answer is written: the next request could still be an ordinary one.
+        wait_for(lambda: gateway.admin_json("GET", "/backends")["backends"][0]["breaker"] == "open", what="it to open")
         wait_for(lambda: clients[0].get()[0] == 500, what="the trial")
         assert clients[1].get()[0] == 503
         wait_for(lambda: gateway.metric("gogate_circuit_breaker_opened_total") >= 2, what="the count")
