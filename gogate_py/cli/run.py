@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 
@@ -19,6 +20,17 @@ from gogate_py.telemetry.logs import LogWriter, plain_stderr, set_up_supervisor
 def run(config: str) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
     sys.exit(run_gateway(config))
+
+
+def _check_access_log(path: str) -> None:
+    """Whether access lines can be written there; a FIFO may get its reader later. Raises StartError."""
+    if path == "-":
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise StartError(f"cannot write the access log {path}: {error.strerror}") from None
 
 
 def run_gateway(path: str) -> int:
@@ -40,6 +52,11 @@ def run_gateway(path: str) -> int:
     from gogate_py.process.supervisor import Supervisor
 
     logging_config = config.logging
+    try:
+        _check_access_log(logging_config.access.path)
+    except StartError as error:
+        plain_stderr(f"gogate: {error}")
+        return 1
     writer = LogWriter(logging_config.access.path)
     set_up_supervisor(writer, logging_config.level, logging_config.format, logging_config.add_source)
     try:

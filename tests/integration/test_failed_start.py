@@ -80,3 +80,13 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "none.yaml" in done.stderr
+
+
+def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """A path that cannot be opened is one line at the start, not lines that are lost in silence."""
+    for path in (str(tmp_path / "nowhere" / "access.log"), str(tmp_path)):
+        config = gateway_config({"httpListenAddr": ANY}, logging={"access": {"path": path}})
+        code, lines, children = _failed_start(config, tmp_path)
+        assert (code, children) == (1, 0)
+        assert len(lines) == 1
+        assert lines[0].startswith(f"gogate: cannot write the access log {path}: ")
