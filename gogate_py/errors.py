@@ -7,7 +7,7 @@
 
 A :class:`Failure` is one row of the table below: a reason code (log, metric), the status that is answered, whose fault
 it was and whether another backend may be tried. Local answers, access-log reasons and metric labels are all read from
-these rows, so that they cannot disagree. Statuses follow RFC 9110 section 15 and shared/SECURITY.md section 2; 499 (as
+these rows, so that they cannot disagree. Statuses follow RFC 9110 section 15 and SECURITY.md section 2; 499 (as
 in nginx) marks a client that went away: it is logged, never sent.
 """
 

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config as UvicornConfig
 from uvicorn import Server
 
+from gogate_py.addresses import plain
 from gogate_py.clock import monotonic
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.admin_access import UNIX_PEER, AccessSettings, Refusal, WrongTokens, decide, is_change
@@ -259,8 +260,9 @@ def _settings(config: Config) -> AccessSettings:
 
 def _write_audit_line(method: str, path: str, peer: str | None, status: int, level: int) -> None:
     """Who changed (or tried to change) what. Heartbeats only at debug level: they come by the thousand a second."""
+    client = plain(peer) if peer else "unknown"  # as access lines have it
     audit.log(
         level,
         "admin change",
-        extra={"method": method, "path": path[:MAX_SHOWN], "client": peer or "unknown", "status": status},
+        extra={"method": method, "path": path[:MAX_SHOWN], "client": client, "status": status},
     )
