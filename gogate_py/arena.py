@@ -25,19 +25,26 @@ from collections.abc import Iterable
 from typing import Final
 
 #: Bumped whenever the layout changes: two programs share an arena only when it is equal.
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 MAX_SLOTS: Final = 64
 BACKEND_ROWS: Final = 16384
 LIMITER_ROWS: Final = 4096
 
-# cells of a backend row: breaker first, then one column per slot for each summed value
+# cells of a backend row: shared ones first, then one column per slot for each summed value
 BREAKER_STATE: Final = 0  # policy.circuit_breaker.CLOSED | OPEN | HALF_OPEN
 BREAKER_FAILURES: Final = 1  # consecutive
 BREAKER_SUCCESSES: Final = 2  # of half-open trials
 BREAKER_SINCE: Final = 3  # monotonic ns of the last change of state
 BREAKER_OPENED: Final = 4  # times opened, ever
-_BREAKER_CELLS: Final = 8
-ACTIVE: Final = _BREAKER_CELLS
+BREAKER_REOPENED: Final = 5  # openings in a row after the first, since it was closed
+BREAKER_WINDOW_FAILURES: Final = 6  # in the rolling window, when an outcome was last counted
+# 7 is free
+OUTLIER_FAILURES: Final = 8  # consecutive
+EJECTED_UNTIL: Final = 9  # monotonic ns at which its last ejection ends or ended; 0: never ejected
+EJECTIONS: Final = 10  # in a row; each makes the next one longer
+BREAKER_WINDOW: Final = 16  # 30 cells of policy.circuit_breaker's rolling window
+_SHARED_CELLS: Final = 64
+ACTIVE: Final = _SHARED_CELLS
 PERMITS: Final = ACTIVE + MAX_SLOTS
 _BACKEND_CELLS: Final = PERMITS + MAX_SLOTS
 
@@ -47,14 +54,22 @@ CLIENT_BUCKETS: Final = 2048
 CLIENT_BUCKET: Final = 32
 CLIENT_ENTRIES: Final = CLIENT_BUCKETS * CLIENT_BUCKET
 
+# the states of rate limits by key (dataplane/shared_limits.py): buckets of entries, four cells each
+LIMITER_KEY_BUCKETS: Final = 32768
+_LIMITER_BUCKET_CELLS: Final = 8 * 4
+
 _HEADER_CELLS: Final = 512  # one page: layout version, multiplier of the client table's hash
 _MULTIPLIER: Final = 1
+#: Names the lock under which outlier detection ejects: one backend at a time, or two workers could each eject one of
+#: the last two of a pool.
+OUTLIER_LOCK: Final = 2
 _BACKENDS_AT: Final = _HEADER_CELLS
 _LIMITERS_AT: Final = _BACKENDS_AT + BACKEND_ROWS * _BACKEND_CELLS
 _LIMITER_CELLS: Final = 8  # one cache line each
 _CLIENTS_AT: Final = _LIMITERS_AT + LIMITER_ROWS * _LIMITER_CELLS
 _CLIENT_COUNTS_AT: Final = _CLIENTS_AT + CLIENT_ENTRIES
-_TOTAL_CELLS: Final = _CLIENT_COUNTS_AT + MAX_SLOTS * CLIENT_ENTRIES // 2
+_LIMITER_KEYS_AT: Final = _CLIENT_COUNTS_AT + MAX_SLOTS * CLIENT_ENTRIES // 2
+_TOTAL_CELLS: Final = _LIMITER_KEYS_AT + LIMITER_KEY_BUCKETS * _LIMITER_BUCKET_CELLS
 
 #: Non-blocking attempts before a caller decides locally. A holder keeps the lock for about a microsecond; the tries
 #: span some 20 µs, so that only a holder that lost its CPU makes them all fail.
@@ -74,7 +89,7 @@ class Arena:
         self.fd = fd
         self._map = mmap.mmap(fd, _TOTAL_CELLS * 8)
         self.cells = memoryview(self._map).cast("q")
-        self.client_counts = memoryview(self._map)[_CLIENT_COUNTS_AT * 8 :].cast("i")
+        self.client_counts = memoryview(self._map)[_CLIENT_COUNTS_AT * 8 : _LIMITER_KEYS_AT * 8].cast("i")
         if self.cells[0] == 0:
             self.cells[0] = LAYOUT
             # Odd and of this run only: nobody can choose addresses that all hash alike.
@@ -98,6 +113,11 @@ class Arena:
     def limiter(row: int) -> int:
         """Index of the first cell of a limiter row."""
         return _LIMITERS_AT + row * _LIMITER_CELLS
+
+    @staticmethod
+    def limiter_bucket(number: int) -> int:
+        """Index of the first cell of a bucket of limiter states by key."""
+        return _LIMITER_KEYS_AT + number * _LIMITER_BUCKET_CELLS
 
     @staticmethod
     def client(entry: int) -> int:

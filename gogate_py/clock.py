@@ -17,7 +17,7 @@ from typing import Protocol
 monotonic = time.monotonic
 #: Monotonic nanoseconds, the same clock as :data:`monotonic`.
 monotonic_ns = time.monotonic_ns
-#: Seconds since 1970. For logs only, never for a decision.
+#: Seconds since 1970. For logs and for what others dated (tokens, stored answers), never for a time limit of ours.
 wall = time.time
 
 

@@ -54,6 +54,13 @@ class Drain(Struct, frozen=True, tag="drain"):
     drain_idle: float
 
 
+class KeySet(Struct, frozen=True, tag="keys"):
+    """The keys of a jwksUrl that signed tokens are checked with from now on; b"": none yet, or too old."""
+
+    url: str
+    jwks: bytes  # RFC 7517, as fetched and checked
+
+
 class ListConnections(Struct, frozen=True, tag="list"):
     """Answered with Connections."""
 
@@ -67,7 +74,7 @@ class CloseConnection(Struct, frozen=True, tag="close"):
     id: str
 
 
-Down = Welcome | Listen | Configure | States | Drain | ListConnections | CloseConnection
+Down = Welcome | Listen | Configure | States | KeySet | Drain | ListConnections | CloseConnection
 
 
 # --- up
@@ -137,13 +144,19 @@ class Unreachable(Struct, frozen=True, tag="unreachable"):
     error: str
 
 
+class UnknownKey(Struct, frozen=True, tag="unknown_key"):
+    """A token names a key that this key set does not have: it may have been changed."""
+
+    url: str
+
+
 class Drained(Struct, frozen=True, tag="drained"):
     """Nothing is left; the worker ends now. ``cut`` connections were ended by the grace time."""
 
     cut: int
 
 
-Up = Applied | Counts | LogLines | Connections | Closed | Unreachable | Drained
+Up = Applied | Counts | LogLines | Connections | Closed | Unreachable | UnknownKey | Drained
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

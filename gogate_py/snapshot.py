@@ -23,6 +23,8 @@ class BackendState(Struct, frozen=True, array_like=True):
     draining: bool
     # why it is down, for the log and the local answer; "" while up
     reason: str = ""
+    # monotonic seconds since which it warms up (slowStart); 0 = it is warm
+    warming_since: float = 0.0
 
 
 class Backend(Struct, frozen=True, array_like=True):
@@ -35,16 +37,46 @@ class Backend(Struct, frozen=True, array_like=True):
     endpoints: tuple[tuple[str, int], ...]
     weight: int
     state: BackendState
+    # takes work only while no other backend of its pool is usable
+    backup: bool = False
 
 
 class Breaker(Struct, frozen=True, array_like=True):
     """Circuit breaker settings of a pool; counts are over all workers, in the arena."""
 
-    failure_threshold: int
+    failure_threshold: int  # consecutive failures; 0 = by ratio
     success_threshold: int
     half_open_requests: int
-    timeout: float
+    timeout: float  # open → half-open; doubled for each re-opening in a row, up to max_timeout
+    max_timeout: float = 300.0
+    ratio: float = 0.0  # share of failures in the window that opens it; 0 = by consecutive failures
+    min_requests: int = 0  # outcomes in the window before the ratio counts
+    window: float = 60.0
+    failure_statuses: tuple[tuple[int, int], ...] = ((500, 599),)  # closed ranges of answers that are failures
 
+
+class Outlier(Struct, frozen=True, array_like=True):
+    """Ejection of backends that answer 5xx again and again; counts are over all workers."""
+
+    consecutive_5xx: int
+    base_ejection: float  # times the ejections in a row, up to MAX_EJECTION
+    max_ejection_percent: int  # of a pool's backends; never its last usable one
+
+
+class Retry(Struct, frozen=True, array_like=True):
+    """When a request is tried again on another backend."""
+
+    attempts: int  # tries in all, the first included
+    per_try_timeout: float  # 0 = none
+    body_buffer: int  # bytes of a request body that are kept to be sent again
+    connect: bool  # a connection could not be made
+    reset: bool  # the connection was closed before an answer
+    timeout: bool  # perTryTimeout was over
+    statuses: tuple[int, ...]
+    backoff: float
+    max_backoff: float
+    budget_percent: int  # retries per 100 requests of the route; 0 = no bound
+    methods: tuple[str, ...]  # not idempotent ones only with an Idempotency-Key
 
 class TcpPool(Struct, frozen=True, array_like=True):
     """Fresh, never used connections kept ready per backend (L4). ``max_idle`` is this worker's share."""
@@ -74,6 +106,13 @@ class Pool(Struct, frozen=True, array_like=True):
     transport: HttpTransport
     breaker: Breaker | None = None
     tcp_pool: TcpPool | None = None
+    hash_key: str = "ip"  # of consistent_hash, see middleware/request_keys
+    balance_factor: float = 1.25  # of consistent_hash: no backend gets more than this times the average; 0 = no bound
+    outlier: Outlier | None = None
+    slow_start: float = 0.0  # seconds; 0 = off
+    panic_threshold: int = 0  # percent of usable backends below which health is ignored; 0 = off
+    max_connections: int = 0  # requests and TCP connections per backend, over all workers; 0 = no limit
+    queue_timeout: float = 5.0  # how long a request waits for one of max_connections or max_conns_per_host
 
 
 class Timeouts(Struct, frozen=True, array_like=True):
@@ -114,26 +153,161 @@ class HeadRules(Struct, frozen=True, array_like=True):
 
 
 class RateLimit(Struct, frozen=True, array_like=True):
-    """One token bucket: ``burst`` tokens at most, ``rate`` new ones every ``per`` seconds; ``row`` is its arena
-    cell."""
+    """One limit: ``rate`` per ``per`` seconds for each value of its key. ``row`` is its identity in the arena: the cell
+    of its one bucket when it is global, a part of every key otherwise."""
 
     row: int
     rate: float
     per: float
-    burst: int
+    burst: int  # of token_bucket and leaky_bucket
+    algorithm: str = "token_bucket"  # token_bucket | leaky_bucket | sliding_window | fixed_window
+    keys: tuple[str, ...] = ("global",)  # the first that yields a value, see middleware/request_keys
+    name: str = ""  # in RateLimit-Policy, metrics and explain
+
+
+class ValueMatch(Struct, frozen=True, array_like=True):
+    """A condition on a header field or query parameter."""
+
+    name: str  # lower case for a field, as it is for a parameter
+    kind: str  # present | exact | regex (which must match the whole value)
+    value: str = ""
+
+
+class Arm(Struct, frozen=True, array_like=True):
+    """One arm of a split. Weight 0: only for those who are stuck to it, or ask for it."""
+
+    pool: str
+    weight: int
+    canary: bool = False
+
+
+class Sticky(Struct, frozen=True, array_like=True):
+    """What keeps a client in its arm."""
+
+    by: str  # cookie | ip | header:NAME | jwt:CLAIM
+    cookie: str = "gogate_arm"
+    max_age: float = 30 * 86400.0  # of the cookie
+    secret: bytes = b""  # what the cookie is signed with
+
+
+class FieldEdits(Struct, frozen=True, array_like=True):
+    """Changes of header fields, in this order: remove, set, add. Names as they are to be written; values may hold
+    ``{...}`` variables, see middleware/rewriting."""
+
+    remove: tuple[str, ...] = ()
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+
+
+class JwtAuth(Struct, frozen=True, array_like=True, tag="jwt"):
+    """A bearer token is needed. Exactly one of secret, public_key and jwks_url is set."""
+
+    algorithms: tuple[str, ...]
+    issuers: tuple[str, ...]
+    audiences: tuple[str, ...]
+    secret: bytes = b""
+    public_key: str = ""  # PEM
+    jwks_url: str = ""  # keys come as messages.KeySet
+    leeway: float = 30.0
+    forward_claims: tuple[tuple[str, str], ...] = ()  # claim → header field
+    require_claims: tuple[tuple[str, tuple[str, ...]], ...] = ()  # claim → one of these values, else 403
+    realm: str = "gogate"
+
+
+class ApiKeyAuth(Struct, frozen=True, array_like=True, tag="api_key"):
+    """An API key is needed, in a header field or a query parameter."""
+
+    keys: tuple[tuple[str, str], ...]  # name → lower-case hex SHA-256 of the key
+    header: str = "X-API-Key"
+    query: str = ""
+    forward_name: str = ""  # field that tells the backend the key's name
+    realm: str = "gogate"
+
+
+class BasicAuth(Struct, frozen=True, array_like=True, tag="basic"):
+    """A user name and password are needed (RFC 7617)."""
+
+    users: tuple[tuple[str, str], ...]  # name → bcrypt hash as htpasswd -B writes it
+    forward_user: str = ""  # field that tells the backend the user's name
+    realm: str = "gogate"
+
+
+class ForwardAuth(Struct, frozen=True, array_like=True):
+    """An HTTP service is asked about every request: 2xx lets it pass, anything else is the answer."""
+
+    url: str
+    timeout: float
+    request_headers: tuple[str, ...]  # fields of the request that it is shown; () = all but hop-by-hop ones
+    response_headers: tuple[str, ...]  # fields of its answer that the backend gets
+
+
+class Cors(Struct, frozen=True, array_like=True):
+    """Cross-origin rules of a route (Fetch standard)."""
+
+    allow_origins: tuple[str, ...]  # exact; ("*",) = any
+    allow_methods: tuple[str, ...]
+    allow_headers: tuple[str, ...]  # ("*",) = whatever is asked for
+    expose_headers: tuple[str, ...]
+    allow_credentials: bool
+    max_age: float
+
+
+class Cache(Struct, frozen=True, array_like=True):
+    """A response cache, one per worker and route."""
+
+    ttl: float  # for answers that do not say how long they are fresh; 0 = those are not stored
+    max_entries: int
+    max_bytes: int
+
+
+class Redirect(Struct, frozen=True, array_like=True):
+    """Answered with a Location; ``to`` may hold ``{...}`` variables."""
+
+    to: str
+    status: int
+
+
+class FixedResponse(Struct, frozen=True, array_like=True):
+    """Answered by the gateway."""
+
+    status: int
+    body: bytes
+    content_type: str
 
 
 class HttpRoute(Struct, frozen=True, array_like=True):
-    """A rule from request to a pool. Empty host, path and methods match everything."""
+    """A rule from request to a pool. Empty host, path, methods, headers and query match everything."""
 
     name: str
-    pool: str
+    pool: str  # "" where the gateway itself answers, or the split decides
     host: str  # lower case; "*.example.com" = any one or more labels before it
     path: str  # exact, with {name} parameters and a trailing /*; "" = not by path
     path_prefix: str  # by segment; "" = not by prefix
     methods: tuple[str, ...]
     timeouts: Timeouts
     websocket: bool
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    sticky: Sticky | None = None
+    canary_header: str = "X-Canary"  # always | never overrides the split; "" = off
+    arm_fallback: bool = True  # an arm without a usable backend: another one; False: 503
+    allow: tuple[str, ...] = ()  # networks; () = all
+    deny: tuple[str, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    server_limits: bool = True  # Snapshot.rate_limits apply, too
+    auth: JwtAuth | ApiKeyAuth | BasicAuth | None = None
+    forward_auth: ForwardAuth | None = None
+    cors: Cors | None = None
+    cache: Cache | None = None
+    strip_prefix: str = ""
+    rewrite_path: str = ""  # may hold {parameters} of the path, {rest} and {path}; "" = not rewritten
+    request_fields: FieldEdits | None = None
+    response_fields: FieldEdits | None = None
+    redirect: Redirect | None = None
+    fixed: FixedResponse | None = None
+    retry: Retry | None = None  # None = one try
+    max_body: int = 0  # 0 = no limit
 
 
 class TcpRoute(Struct, frozen=True, array_like=True):
@@ -143,6 +317,8 @@ class TcpRoute(Struct, frozen=True, array_like=True):
     pool: str
     idle_timeout: float  # 0 = never
     send_proxy: int = 0  # version of the PROXY protocol towards backends; 0 = none
+    rate_limits: tuple[RateLimit, ...] = ()  # connections; keys global and ip only
+    server_limits: bool = True  # Snapshot.rate_limits apply, too
 
 
 class Listener(Struct, frozen=True, array_like=True):

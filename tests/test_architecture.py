@@ -16,11 +16,11 @@ PACKAGE = ROOT / "gogate_py"
 ALLOWED = {
     "wire": set(),
     "policy": {"wire", "snapshot"},
-    "middleware": {"policy", "wire"},
-    "config": {"middleware", "policy"},
+    "middleware": {"policy", "wire", "snapshot"},
+    "config": {"middleware", "policy", "snapshot"},
     "dataplane": {"middleware", "policy", "wire", "snapshot", "telemetry"},
-    "controlplane": {"config", "policy", "wire", "snapshot", "telemetry"},
-    "process": {"config", "controlplane", "dataplane", "policy", "snapshot", "telemetry"},
+    "controlplane": {"config", "middleware", "policy", "wire", "snapshot", "telemetry"},
+    "process": {"config", "controlplane", "dataplane", "middleware", "policy", "snapshot", "telemetry"},
     "telemetry": {"snapshot"},
 }
 EVERYBODY = {"__version__", "errors", "clock", "addresses", "messages", "arena", "__init__"}

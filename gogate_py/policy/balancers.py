@@ -5,53 +5,42 @@ One verb, *pick*. A balancer is told the usable candidates when they change (``u
 not closed): then the candidates are offered in the balancer's order and the first accepted one is returned. ``accept``
 is called at most once per candidate and not after it said yes, because saying yes may take a breaker's trial permit.
 
-Names → classes in BALANCERS; spellings of other programs are the configuration's business.
+    name                    chooses                                          needs
+    round_robin             each in turn
+    weighted_round_robin    each in turn as often as its weight says
+    least_connections       the fewest active per weight
+    random                  by chance, weighted
+    p2c                     of two by chance, the fewer active per weight
+    ewma                    of two by chance, the less time to wait          the candidates' latency
+    ip_hash                 by a hash of the client's address, weighted      a key
+    consistent_hash         by a hash of some key, weighted, load bounded    a key
+
+Here: those that take turns or count. chance_balancers.py and hash_balancers.py have the others, candidate.py what all
+of them promise. Names → classes in BALANCERS; spellings of other programs are the configuration's business.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
-from itertools import accumulate
 from math import lcm
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic
 
-from gogate_py.clock import Random
+from gogate_py.clock import Random, monotonic
+from gogate_py.policy.candidate import Accept, Balancer, C, Candidate
+from gogate_py.policy.chance_balancers import Ewma, PowerOfTwo, RandomChoice
+from gogate_py.policy.hash_balancers import ConsistentHash, IpHash
+from gogate_py.policy.peak_ewma import PeakEwma
 
-
-class Candidate(Protocol):
-    """What a balancer asks of a backend."""
-
-    weight: int
-
-    def active(self) -> int:
-        """Requests and connections it serves now, over all workers."""
-        ...
-
-
-C = TypeVar("C", bound=Candidate)
-Accept = Callable[[C], bool]
-
-
-class Balancer(Protocol[C]):
-    """Chooses among the candidates of one pool in one worker."""
-
-    def update(self, candidates: Sequence[C]) -> None:
-        """The usable candidates changed. Those of weight 0 are left out: they get no new work."""
-        ...
-
-    def pick(self) -> C | None:
-        """The next candidate, None when there is none."""
-        ...
-
-    def pick_accepted(self, accept: Accept[C]) -> C | None:
-        """The first candidate in the balancer's order that is accepted."""
-        ...
+__all__ = ["BALANCERS", "Accept", "Balancer", "C", "Candidate", "LeastConnections", "PeakEwma", "RoundRobin",
+           "WeightedRoundRobin", "new_balancer"]
 
 
 class RoundRobin(Generic[C]):
     """Each in turn, weights ignored. Workers start at a random place, so that they do not move in step."""
+
+    needs_key: ClassVar[bool] = False
+    needs_latency: ClassVar[bool] = False
 
     def __init__(self, random: Random) -> None:
         self._candidates: list[C] = []
@@ -60,14 +49,14 @@ class RoundRobin(Generic[C]):
     def update(self, candidates: Sequence[C]) -> None:
         self._candidates = [c for c in candidates if c.weight > 0]
 
-    def pick(self) -> C | None:
+    def pick(self, key: int = 0) -> C | None:
         candidates = self._candidates
         if not candidates:
             return None
         self._next = index = (self._next + 1) % len(candidates)
         return candidates[index]
 
-    def pick_accepted(self, accept: Accept[C]) -> C | None:
+    def pick_accepted(self, accept: Accept[C], key: int = 0) -> C | None:
         candidates = self._candidates
         for _ in candidates:
             self._next = index = (self._next + 1) % len(candidates)
@@ -84,6 +73,9 @@ class WeightedRoundRobin(Generic[C]):
     Moments are whole numbers, in a unit that every weight divides: sums of 1/w in floating point drift, and the shares
     with them.
     """
+
+    needs_key: ClassVar[bool] = False
+    needs_latency: ClassVar[bool] = False
 
     def __init__(self, random: Random) -> None:
         # (due, weight, index, candidate): of those due together the lighter one first, which spreads it among the heavy
@@ -104,7 +96,7 @@ class WeightedRoundRobin(Generic[C]):
             for _ in range(self._random.getrandbits(5)):
                 self.pick()
 
-    def pick(self) -> C | None:
+    def pick(self, key: int = 0) -> C | None:
         heap = self._heap
         if not heap:
             return None
@@ -112,7 +104,7 @@ class WeightedRoundRobin(Generic[C]):
         heapreplace(heap, (due + self._steps[index], weight, index, candidate))
         return candidate
 
-    def pick_accepted(self, accept: Accept[C]) -> C | None:
+    def pick_accepted(self, accept: Accept[C], key: int = 0) -> C | None:
         for position, (due, weight, index, candidate) in enumerate(sorted(self._heap)):
             if accept(candidate):
                 if position == 0:
@@ -132,6 +124,8 @@ class LeastConnections(Generic[C]):
     power of a few choices is most of that of all (Mitzenmacher 2001).
     """
 
+    needs_key: ClassVar[bool] = False
+    needs_latency: ClassVar[bool] = False
     FULL_SCAN: Final = 32
     SAMPLE: Final = 8
 
@@ -142,7 +136,7 @@ class LeastConnections(Generic[C]):
     def update(self, candidates: Sequence[C]) -> None:
         self._candidates = [c for c in candidates if c.weight > 0]
 
-    def pick(self) -> C | None:
+    def pick(self, key: int = 0) -> C | None:
         candidates = self._candidates
         count = len(candidates)
         if count <= 1:
@@ -166,7 +160,7 @@ class LeastConnections(Generic[C]):
                     best = candidate
         return best
 
-    def pick_accepted(self, accept: Accept[C]) -> C | None:
+    def pick_accepted(self, accept: Accept[C], key: int = 0) -> C | None:
         random = self._random.random
         for _, _, candidate in sorted(
             ((c.active() / c.weight, random(), c) for c in self._candidates), key=lambda entry: entry[:2]
@@ -176,53 +170,15 @@ class LeastConnections(Generic[C]):
         return None
 
 
-class RandomChoice(Generic[C]):
-    """At random, in proportion to the weights."""
-
-    def __init__(self, random: Random) -> None:
-        self._candidates: list[C] = []
-        self._cumulative: list[int] = []
-        self._random = random
-
-    def update(self, candidates: Sequence[C]) -> None:
-        self._candidates = [c for c in candidates if c.weight > 0]
-        self._cumulative = list(accumulate(c.weight for c in self._candidates))
-
-    def pick(self) -> C | None:
-        if not self._candidates:
-            return None
-        cumulative = self._cumulative
-        return self._candidates[bisect_right(cumulative, int(self._random.random() * cumulative[-1]))]
-
-    def pick_accepted(self, accept: Accept[C]) -> C | None:
-        # Efraimidis and Spirakis: sorting by u^(1/w) is a weighted shuffle.
-        random = self._random.random
-        keyed = ((random() ** (1.0 / c.weight), i) for i, c in enumerate(self._candidates))
-        for _, index in sorted(keyed, reverse=True):
-            if accept(self._candidates[index]):
-                return self._candidates[index]
-        return None
-
-
-class PowerOfTwo(RandomChoice[C]):
-    """Of two taken at random, the one with fewer active per weight (Mitzenmacher 2001; Envoy's least request)."""
-
-    def pick(self) -> C | None:
-        first = super().pick()
-        if len(self._candidates) < 2:
-            return first
-        second = super().pick()
-        for _ in range(3):  # distinct, unless the weights make that unlikely
-            if second is not first:
-                break
-            second = super().pick()
-        if first is None or second is None or second is first:
-            return first
-        return second if second.active() / second.weight < first.active() / first.weight else first
-
-
-def new_balancer(name: str, random: Random) -> Balancer[C]:
-    """The balancer of this (canonical) name."""
+def new_balancer(
+    name: str, random: Random, balance_factor: float = 1.25, clock: Callable[[], float] = monotonic
+) -> Balancer[C]:
+    """The balancer of this (canonical) name. ``balance_factor`` is of consistent_hash (0 = no bound, otherwise at least
+    1), ``clock`` of ewma: it must be the one whose moments the latencies are fed with."""
+    if name == "consistent_hash":
+        return ConsistentHash(random, balance_factor)
+    if name == "ewma":
+        return Ewma(random, clock)
     cls: Callable[[Random], Balancer[C]] = BALANCERS[name]
     return cls(random)
 
@@ -233,4 +189,7 @@ BALANCERS: Final[dict[str, type[Any]]] = {
     "least_connections": LeastConnections,
     "random": RandomChoice,
     "p2c": PowerOfTwo,
+    "ewma": Ewma,
+    "ip_hash": IpHash,
+    "consistent_hash": ConsistentHash,
 }

@@ -1,141 +1,47 @@
-"""Router: host, path and method → route; the most specific one wins.
+"""Router: a request's host, path, method, fields and query → route; the most specific one wins.
 
 Order, from most to least specific (config.reference.yaml):
 
 1. host: exact, then wildcards with more labels first, then none;
 2. path: exact, then patterns ({name} or :name is one segment, a trailing /* the rest; a literal segment beats a
-parameter,
-   a parameter beats the rest), then the longest prefix (by segment: /api is /api and /api/x, not /apix), then none;
-3. the number of further conditions (here: methods).
+   parameter, a parameter beats the rest), then the longest prefix (by segment), then none;
+3. the number of further conditions: methods count one, each header or query condition one.
 
-A less specific route is used when the more specific ones do not match in full. When only the method was wrong, the
-answer is 405 with the methods that would have matched; otherwise 404.
+The first route in this order that matches in full wins. When none does:
 
-Compiled once per snapshot: a lookup costs a few dictionary probes per path segment whatever the number of routes, and a
-bounded cache of (host, path) makes the common one a single probe.
+    some route matches in all but its methods    405 with the methods of all such routes (NotAllowed)
+    none does                                    404 (None)
+    a route's query condition has to be read,    WireError(BAD_QUERY), even if a less specific route would not ask:
+    and the query cannot be read in one way      what might have been meant for the first must not get into the second
+
+HEAD is GET without a body (RFC 9110 section 9.3.2): without a route for HEAD itself, it goes to one that takes GET.
+
+Compiled once per snapshot. A bounded cache of (host, path) makes the common lookup one probe; bench/routes.py has the
+figures. Routes that differ in nothing but conditions are tried one after the other. ``explain`` says the same in words.
 """
 
 from __future__ import annotations
 
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Final, Generic, NamedTuple
+
+from gogate_py.errors import WireError
+from gogate_py.policy.path_captures import compile_captures, is_parameter
+from gogate_py.policy.pattern_check import check_pattern
+from gogate_py.policy.route_conditions import ConditionedRequest, KnownFields
+from gogate_py.policy.route_table import Entry, R, RouteRule, Table, is_pattern, specificity
+
+__all__ = [
+    "CACHE_SIZE", "EXPLAINED", "Candidate", "ConditionedRequest", "NotAllowed", "RouteRule", "Router", "check_pattern",
+    "compile_captures", "is_parameter", "specificity"]
 
 CACHE_SIZE: Final = 4096
+#: Longer paths are not kept: somebody who sends thousands of long ones would fill the cache with 30 MB.
+CACHED_PATH: Final = 256
+#: Candidates that explain lists at most.
+EXPLAINED: Final = 20
 
-
-class RouteRule(Protocol):
-    """What the router asks of a route (snapshot.HttpRoute has it)."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def path_prefix(self) -> str: ...
-    @property
-    def methods(self) -> tuple[str, ...]: ...
-
-
-R = TypeVar("R")
-
-
-class _Entry(Generic[R]):
-    __slots__ = ("methods", "route")
-
-    def __init__(self, route: R, methods: frozenset[bytes]) -> None:
-        self.route = route
-        self.methods = methods
-
-
-class _Node(Generic[R]):
-    """One segment of the pattern tree."""
-
-    __slots__ = ("children", "here", "parameter", "rest")
-
-    def __init__(self) -> None:
-        self.children: dict[bytes, _Node[R]] = {}
-        self.parameter: _Node[R] | None = None
-        self.rest: list[_Entry[R]] = []
-        self.here: list[_Entry[R]] = []
-
-
-class _Table(Generic[R]):
-    """The routes of one host."""
-
-    __slots__ = ("exact", "longest", "patterns", "prefixes")
-
-    def __init__(self) -> None:
-        self.exact: dict[bytes, list[_Entry[R]]] = {}
-        self.patterns: _Node[R] | None = None
-        self.prefixes: dict[bytes, list[_Entry[R]]] = {}
-
-    def add(self, path: str, prefix: str, entry: _Entry[R]) -> None:
-        if path:
-            segments = path.split("/")[1:]
-            if path.endswith("/*") or any(is_parameter(segment) for segment in segments):
-                self._add_pattern(segments, entry)
-            else:
-                self.exact.setdefault(path.encode(), []).append(entry)
-        else:
-            self.prefixes.setdefault(prefix.rstrip("/").encode(), []).append(entry)
-
-    def _add_pattern(self, segments: list[str], entry: _Entry[R]) -> None:
-        node = self.patterns = self.patterns or _Node()
-        for segment in segments:
-            if segment == "*":
-                node.rest.append(entry)
-                return
-            if is_parameter(segment):
-                node.parameter = node = node.parameter or _Node()
-            else:
-                node = node.children.setdefault(segment.encode(), _Node())
-        node.here.append(entry)
-
-    def sort(self) -> None:
-        """Entries with conditions before those without, at every place."""
-        stack = [self.patterns] if self.patterns else []
-        lists = [*self.exact.values(), *self.prefixes.values()]
-        while stack:
-            node = stack.pop()
-            lists += [node.here, node.rest]
-            stack.extend(node.children.values())
-            if node.parameter:
-                stack.append(node.parameter)
-        for entries in lists:
-            entries.sort(key=lambda entry: not entry.methods)
-
-    def find(self, path: bytes, found: list[_Entry[R]]) -> None:
-        """Append the entries that match ``path``, most specific first."""
-        entries = self.exact.get(path)
-        if entries:
-            found += entries
-        if self.patterns is not None:
-            _walk(self.patterns, path.split(b"/")[1:], 0, found)
-        if self.prefixes:
-            prefix = path
-            while True:
-                entries = self.prefixes.get(prefix)
-                if entries:
-                    found += entries
-                if not prefix:
-                    return
-                prefix = prefix[: prefix.rfind(b"/")] if b"/" in prefix else b""
-
-
-def is_parameter(segment: str) -> bool:
-    """Whether a path segment stands for any one segment: ``{name}`` or ``:name``."""
-    return (segment.startswith("{") and segment.endswith("}")) or (segment.startswith(":") and len(segment) > 1)
-
-
-def _walk(node: _Node[R], segments: list[bytes], at: int, found: list[_Entry[R]]) -> None:
-    if at == len(segments):
-        found += node.here
-        return
-    child = node.children.get(segments[at])
-    if child is not None:
-        _walk(child, segments, at + 1, found)
-    if node.parameter is not None and segments[at]:
-        _walk(node.parameter, segments, at + 1, found)
-    found += node.rest
+_SHOWN: Final = 100
 
 
 class NotAllowed:
@@ -147,60 +53,188 @@ class NotAllowed:
         self.allow = allow
 
 
+class Candidate(NamedTuple, Generic[R]):
+    """One route that might have been meant. At most one of a list ``matched``: the one that takes the request."""
+
+    route: R
+    name: str
+    matched: bool
+    why: str  # it did not; "" when it did
+
+
 class Router(Generic[R]):
     """The compiled routes of one snapshot; ``R`` is whatever the caller wants back for a rule."""
 
-    def __init__(self, rules: list[tuple[RouteRule, R]]) -> None:
-        self._hosts: dict[bytes, _Table[R]] = {}
-        self._wildcards: dict[bytes, _Table[R]] = {}
-        self._default: _Table[R] = _Table()
-        self._cache: dict[tuple[bytes, bytes], list[_Entry[R]]] = {}
+    def __init__(self, rules: Sequence[tuple[RouteRule, R]]) -> None:
+        self._hosts: dict[bytes, Table[R]] = {}
+        self._wildcards: dict[bytes, Table[R]] = {}
+        self._default: Table[R] = Table()
+        self._cache: dict[tuple[bytes, bytes], list[Entry[R]]] = {}
         for rule, route in rules:
-            entry = _Entry(route, frozenset(method.encode() for method in rule.methods))
-            self._table(rule.host).add(rule.path, rule.path_prefix, entry)
-        for table in (*self._hosts.values(), *self._wildcards.values(), self._default):
+            self._table(rule.host).add(Entry(rule, route))
+        for table in self.tables():
             table.sort()
 
-    def _table(self, host: str) -> _Table[R]:
+    def _table(self, host: str) -> Table[R]:
         if not host:
             return self._default
         if host.startswith("*."):
-            return self._wildcards.setdefault(host[1:].lower().encode(), _Table())
-        return self._hosts.setdefault(host.lower().encode(), _Table())
+            return self._wildcards.setdefault(host[1:].lower().encode(), Table())
+        return self._hosts.setdefault(host.lower().encode(), Table())
 
-    def match(self, host: bytes, path: bytes, method: bytes) -> R | NotAllowed | None:
-        """The route for a request. ``host`` in lower case without port, ``path`` canonical."""
+    def tables(self) -> Iterator[Table[R]]:
+        """The tables of all hosts."""
+        yield from self._hosts.values()
+        yield from self._wildcards.values()
+        yield self._default
+
+    def match(
+        self, host: bytes, path: bytes, method: bytes, request: ConditionedRequest | None = None
+    ) -> R | NotAllowed | None:
+        """The route for a request. ``host`` in lower case without port, ``path`` canonical; without ``request``, no
+        condition on fields or query is met. Raises WireError (see above). On the hot path."""
         key = (host, path)
         entries = self._cache.get(key)
         if entries is None:
             entries = self._find(host, path)
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[key] = entries
+            if len(path) <= CACHED_PATH:
+                if len(self._cache) >= CACHE_SIZE:
+                    self._cache.clear()
+                self._cache[key] = entries
         for entry in entries:
-            if not entry.methods or method in entry.methods:
+            if entry.always:
                 return entry.route
-        # HEAD is GET without a body (RFC 9110 9.3.2): a route that takes GET takes HEAD too, after routes that name it.
+            if entry.conditions is not None:
+                break
+            if method in entry.methods:
+                return entry.route
+        return self._match_slowly(entries, method, request) if entries else None
+
+    def _match_slowly(
+        self, entries: list[Entry[R]], method: bytes, request: ConditionedRequest | None
+    ) -> R | NotAllowed | None:
+        """The first of these entries that matches in full; the rules at the head of this module."""
+        # Routes of one place mostly ask for the same fields: each is searched for once.
+        known: KnownFields = {}
+        for entry in entries:
+            if (not entry.methods or method in entry.methods) and (
+                entry.conditions is None or entry.conditions.hold(request, known)
+            ):
+                return entry.route
         if method == b"HEAD":
             for entry in entries:
-                if b"GET" in entry.methods:
+                if b"GET" in entry.methods and (entry.conditions is None or entry.conditions.hold(request, known)):
                     return entry.route
-        if not entries:
-            return None
-        return NotAllowed(b", ".join(sorted({method for entry in entries for method in entry.methods})))
+        # Every entry without methods was asked for its conditions already: what is left was refused by its methods.
+        allowed = {
+            name
+            for entry in entries
+            if entry.methods and (entry.conditions is None or entry.conditions.hold(request, known))
+            for name in entry.methods
+        }
+        return NotAllowed(b", ".join(sorted(allowed))) if allowed else None
 
-    def _find(self, host: bytes, path: bytes) -> list[_Entry[R]]:
-        found: list[_Entry[R]] = []
+    def _tables_of(self, host: bytes) -> Iterator[Table[R]]:
+        """The tables that a host looks into, most specific first."""
         if host:
             table = self._hosts.get(host)
             if table is not None:
-                table.find(path, found)
+                yield table
             if self._wildcards:
                 dot = host.find(b".")
                 while dot > 0:
                     table = self._wildcards.get(host[dot:])
                     if table is not None:
-                        table.find(path, found)
+                        yield table
                     dot = host.find(b".", dot + 1)
-        self._default.find(path, found)
+        yield self._default
+
+    def _find(self, host: bytes, path: bytes) -> list[Entry[R]]:
+        found: list[Entry[R]] = []
+        for table in self._tables_of(host):
+            table.find(path, found)
         return found
+
+    def explain(
+        self, host: bytes, path: bytes, method: bytes, request: ConditionedRequest | None = None
+    ) -> list[Candidate[R]]:
+        """Which route a request takes and why the others that share its host or its path do not, most specific first.
+
+        At most EXPLAINED: routes that share both come first to the list, then those of the same path, then those of
+        the same host. Never raises for a query. Not for the hot path: it looks at every route.
+        """
+        chosen: Entry[R] | None = None
+        refused = ""
+        by_both = self._find(host, path)
+        try:
+            winner = self.match(host, path, method, request)
+        except WireError as error:
+            refused = f"the request is refused: {error.detail}"
+        else:
+            if winner is not None and not isinstance(winner, NotAllowed):
+                # Two rules may have the same route.
+                matching = (entry for entry in by_both if not _unmet(entry, method, request))
+                chosen = next(entry for entry in matching if entry.route is winner)
+        listed = by_both[:EXPLAINED]
+        if chosen is not None and chosen not in listed:
+            listed[-1] = chosen
+        own_tables = {id(table) for table in self._tables_of(host)}
+        by_path: list[Entry[R]] = []
+        by_host: list[Entry[R]] = []
+        both = {id(entry) for entry in by_both}
+        for table in self.tables():
+            if id(table) in own_tables:
+                by_host += [entry for place in table.places for entry in place if id(entry) not in both]
+            else:
+                table.find(path, by_path)
+        same_path = {id(entry) for entry in by_path}
+        for group in (by_path, by_host):
+            group.sort(key=lambda entry: specificity(entry.rule))
+            listed += group[: EXPLAINED - len(listed)]
+        listed.sort(key=lambda entry: specificity(entry.rule))
+        candidates = []
+        for entry in listed:
+            if entry is chosen:
+                why = ""
+            elif id(entry) in same_path:
+                why = f"host {_shown(host) or '(none)'} is not {entry.rule.host}"
+            elif id(entry) not in both:
+                why = _other_path(path, entry.rule)
+            else:
+                why = _unmet(entry, method, request) or refused or _lost(entry, chosen, by_both)
+            candidates.append(Candidate(entry.route, entry.rule.name, entry is chosen, why))
+        return candidates
+
+
+def _unmet(entry: Entry[R], method: bytes, request: ConditionedRequest | None) -> str:
+    """Which conditions of a route do not hold, in words."""
+    why = []
+    if entry.methods and method not in entry.methods and not (method == b"HEAD" and b"GET" in entry.methods):
+        names = ", ".join(entry.rule.methods)
+        why.append(f"method {_shown(method)} is {'not' if len(entry.methods) == 1 else 'none of'} {names}")
+    if entry.conditions is not None:
+        try:
+            why += entry.conditions.unmet(request)
+        except WireError as error:
+            why.append(f"its query conditions cannot be checked: {error.detail}")
+    return ", ".join(why)
+
+
+def _lost(entry: Entry[R], chosen: Entry[R] | None, in_order: list[Entry[R]]) -> str:
+    """Why a route that matches in full is not the one."""
+    assert chosen is not None
+    if in_order.index(entry) < in_order.index(chosen):
+        return f"it takes HEAD only as GET, and {chosen.rule.name} takes HEAD itself"
+    return f"less specific than {chosen.rule.name}"
+
+
+def _other_path(path: bytes, rule: RouteRule) -> str:
+    if not rule.path:
+        return f"path {_shown(path)} is not below {rule.path_prefix}"
+    relation = "does not match" if is_pattern(rule.path.split("/")) else "is not"
+    return f"path {_shown(path)} {relation} {rule.path}"
+
+
+def _shown(text: bytes) -> str:
+    """Bytes from a request for people: escaped, and cut."""
+    return ascii(text[:_SHOWN])[2:-1] + ("…" if len(text) > _SHOWN else "")

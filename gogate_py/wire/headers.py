@@ -15,6 +15,7 @@ Shared by requests, responses and trailers. Knows nothing of framing, limits in 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from gogate_py.errors import Failure, WireError
@@ -25,6 +26,7 @@ MAX_NAME: Final = 256
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE: Final = rb"[\t -~\x80-\xff]"
 
+_delay: Final = re.compile(rb"[0-9]{1,9}").fullmatch
 is_token: Final = re.compile(TOKEN + rb"+").fullmatch
 # All field lines of a section with the empty line that ends it. Possessive: a bad line fails at once, never by
 # backtracking through the good ones.
@@ -104,3 +106,12 @@ def list_elements(values: list[bytes]) -> list[bytes]:
 def without(fields: list[tuple[bytes, bytes]], names: set[bytes]) -> list[tuple[bytes, bytes]]:
     """The fields whose name is not among the lower-case ``names``."""
     return [field for field in fields if field[0].lower() not in names]
+
+
+def retry_after_seconds(fields: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """The delay that Retry-After asks for, in seconds; None without one, or for a date (which depends on two clocks
+    agreeing; RFC 9110 section 10.2.3)."""
+    for name, value in fields:
+        if len(name) == 11 and name.lower() == b"retry-after":
+            return float(value) if _delay(value) else None
+    return None

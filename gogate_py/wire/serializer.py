@@ -106,3 +106,34 @@ def local_response(
             b"" if no_body or head_only else body,
         )
     )
+
+
+def local_answer(status: int, body: bytes, *, close: bool, extra: bytes, head_only: bool = False) -> bytes:
+    """A whole answer whose other fields are all in ``extra`` (finished lines); Content-Length is added where there may
+    be one."""
+    no_body = status in (204, 304)
+    return b"".join(
+        (
+            status_line(status),
+            b"" if no_body else b"Content-Length: %d\r\n" % len(body),
+            extra,
+            b"Connection: close\r\n" if close else b"",
+            b"\r\n",
+            b"" if no_body or head_only else body,
+        )
+    )
+
+
+def parse_lines(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Finished header lines of our own making as (name, value)."""
+    fields = []
+    for line in lines.split(b"\r\n"):
+        if line:
+            name, _, value = line.partition(b":")
+            fields.append((name, value.strip(b" ")))
+    return fields
+
+
+def field_lines(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """(name, value) as finished header lines."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])

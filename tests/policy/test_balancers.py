@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gogate_py.policy.balancers import BALANCERS, Balancer, LeastConnections, new_balancer
+from gogate_py.policy.balancers import BALANCERS, Balancer, LeastConnections, PeakEwma, new_balancer
+from gogate_py.policy.hashing import stable_hash
 
 
 class Stub:
     """A candidate with a weight and a number of active requests."""
 
+    latency: PeakEwma | None = None
+
     def __init__(self, name: str, weight: int = 1, active: int = 0) -> None:
-        self.name = name
+        self.name = self.address = name
         self.weight = weight
         self.busy = active
 
@@ -35,6 +38,7 @@ def balancer_of(name: str, *candidates: Stub, seed: int = 1) -> Balancer[Stub]:
 
 
 ALL = pytest.mark.parametrize("name", sorted(BALANCERS))
+KEYS = st.just(0) | st.integers(1, 2**64 - 1)
 WEIGHTS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 
@@ -43,23 +47,25 @@ def test_nobody(name: str) -> None:
     """Without candidates, or with weight 0 only, nobody is picked."""
     for candidates in ((), (Stub("a", 0), Stub("b", 0))):
         balancer = balancer_of(name, *candidates)
-        assert balancer.pick() is None
-        assert balancer.pick_accepted(lambda _: True) is None
+        for key in (0, stable_hash(b"somebody")):
+            assert balancer.pick(key) is None
+            assert balancer.pick_accepted(lambda _: True, key) is None
 
 
 @ALL
 def test_weight_zero_gets_nothing(name: str) -> None:
     """A candidate of weight 0 is never picked."""
     balancer = balancer_of(name, Stub("a"), Stub("zero", 0), Stub("b"))
-    picks = {str(balancer.pick()) for _ in range(300)}
-    picks |= {str(balancer.pick_accepted(lambda _: True)) for _ in range(300)}
+    keys = [0] * 300 + [stable_hash(bytes([i])) for i in range(100)]
+    picks = {str(balancer.pick(key)) for key in keys}
+    picks |= {str(balancer.pick_accepted(lambda _: True, key)) for key in keys}
     assert picks == {"a", "b"}
 
 
 @ALL
 @settings(max_examples=40, deadline=None)
-@given(weights=WEIGHTS, refused=st.sets(st.integers(0, 7)), seed=st.integers(0, 99))
-def test_refusals(name: str, weights: list[int], refused: set[int], seed: int) -> None:
+@given(weights=WEIGHTS, refused=st.sets(st.integers(0, 7)), seed=st.integers(0, 99), key=KEYS)
+def test_refusals(name: str, weights: list[int], refused: set[int], seed: int, key: int) -> None:
     """The refused are never picked, accept is asked at most once each and not after a yes; None only when all
     refuse."""
     candidates = [Stub(str(i), w, active=i % 3) for i, w in enumerate(weights)]
@@ -72,7 +78,7 @@ def test_refusals(name: str, weights: list[int], refused: set[int], seed: int) -
             asked.append(candidate.name)
             return candidate.name in willing
 
-        picked = balancer.pick_accepted(accept)
+        picked = balancer.pick_accepted(accept, key)
         assert len(set(asked)) == len(asked)
         if picked is None:
             assert not willing
@@ -80,7 +86,7 @@ def test_refusals(name: str, weights: list[int], refused: set[int], seed: int) -
         else:
             assert picked.name in willing
             assert asked[-1] == picked.name
-        balancer.pick()
+        balancer.pick(key)
 
 
 @ALL
@@ -89,7 +95,14 @@ def test_update_takes_effect_at_once(name: str) -> None:
     balancer = balancer_of(name, Stub("a"), Stub("b"))
     balancer.pick()
     balancer.update([Stub("c")])
-    assert {str(balancer.pick()) for _ in range(10)} == {"c"}
+    assert {str(balancer.pick(key)) for key in (0, 1, 2**63, 2**64 - 1) for _ in range(3)} == {"c"}
+
+
+@ALL
+def test_what_a_balancer_needs(name: str) -> None:
+    """Only the hashing balancers ask for a key, only ewma for latencies: others need not be fed."""
+    assert BALANCERS[name].needs_key == (name in ("ip_hash", "consistent_hash"))
+    assert BALANCERS[name].needs_latency == (name == "ewma")
 
 
 def test_round_robin_takes_turns() -> None:
@@ -168,6 +181,22 @@ def test_random_shares_follow_weights(name: str) -> None:
         assert 2800 < accepted["b"] < 3200
 
 
+def test_random_order_follows_weights() -> None:
+    """Where some are refused each next one is drawn by weight from those left, also beyond the first draws."""
+    candidates = [Stub(str(i), 1 + 2 * (i % 2)) for i in range(20)]
+    balancer = balancer_of("random", *candidates)
+    early: Counter[bool] = Counter()
+    late: Counter[bool] = Counter()
+    for _ in range(600):
+        order: list[int] = []
+        balancer.pick_accepted(lambda c, order=order: order.append(int(c.name)))  # type: ignore[misc]  # None: refused
+        assert sorted(order) == list(range(20))
+        early.update(name % 2 == 1 for name in order[:1])
+        late.update(name % 2 == 1 for name in order[-1:])
+    assert 400 < early[True] < 500
+    assert late[True] < 200
+
+
 def test_power_of_two_avoids_the_busiest() -> None:
     """Of two at random the less busy one is taken: the busiest of all only against itself."""
     candidates = [Stub(str(i), active=i) for i in range(4)]
@@ -175,3 +204,16 @@ def test_power_of_two_avoids_the_busiest() -> None:
     picks = Counter(str(balancer.pick()) for _ in range(4000))
     assert picks["0"] > picks["1"] > picks["2"] > picks["3"]
     assert picks["3"] < 100
+
+
+def test_power_of_two_offers_the_less_busy_first() -> None:
+    """Where some are refused, the comparison still counts: the busiest of all comes last."""
+    candidates = [Stub(str(i), active=i) for i in range(4)]
+    balancer = balancer_of("p2c", *candidates)
+    orders = []
+    for _ in range(300):
+        order: list[str] = []
+        balancer.pick_accepted(lambda c, order=order: order.append(c.name))  # type: ignore[misc]  # append: None = no
+        orders.append(order)
+    assert {order[-1] for order in orders} == {"3"}
+    assert Counter(order[0] for order in orders)["0"] > 120

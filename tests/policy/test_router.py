@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gogate_py.policy.router import CACHE_SIZE, NotAllowed, Router
+from gogate_py.policy.route_table import Entry, Table
+from gogate_py.policy.router import CACHE_SIZE, CACHED_PATH, NotAllowed, Router
+from gogate_py.snapshot import ValueMatch
 
 
 class Rule(NamedTuple):
@@ -18,11 +20,14 @@ class Rule(NamedTuple):
     path: str = ""
     path_prefix: str = ""
     methods: tuple[str, ...] = ()
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+    name: str = ""
 
 
 def router_of(**rules: Rule) -> Router[str]:
     """A router that answers with the rules' names."""
-    return Router([(rule, name) for name, rule in rules.items()])
+    return Router([(rule._replace(name=name), name) for name, rule in rules.items()])
 
 
 ORDER = router_of(
@@ -136,6 +141,52 @@ def test_cache_is_bounded_and_changes_nothing() -> None:
     for n in range(CACHE_SIZE * 2 + 10):
         assert ORDER.match(b"x", b"/api/users/%d" % n, b"GET") == "user"
     assert len(ORDER._cache) <= CACHE_SIZE
+
+
+def test_long_paths_are_not_kept() -> None:
+    """A long path is routed like any other, but does not stay in the cache (thousands of them would fill memory)."""
+    router = router_of(a=Rule(path_prefix="/a"))
+    assert router.match(b"h", b"/a/" + b"x" * CACHED_PATH, b"GET") == "a"
+    assert not router._cache
+
+
+def test_paths_longer_than_every_route() -> None:
+    """Segments beyond the longest pattern and prefix make no difference, and no remainder passes for one segment."""
+    router = router_of(two=Rule(path="/{a}/{b}"), prefix=Rule(path_prefix="/p/q"), rest=Rule(path="/r/{x}/*"))
+    assert router.match(b"h", b"/a/b", b"GET") == "two"
+    assert router.match(b"h", b"/a/b/c", b"GET") is None
+    assert router.match(b"h", b"/a/b/c/d/e", b"GET") is None
+    assert router.match(b"h", b"/p/q" + b"/x" * 1000, b"GET") == "prefix"
+    assert router.match(b"h", b"/r/1" + b"/x" * 1000, b"GET") == "rest"
+
+
+class Counted(dict[bytes, object]):
+    """A dictionary that counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, key: bytes, default: object = None) -> object:
+        """As a dictionary's."""
+        self.asked += 1
+        return super().get(key, default)
+
+
+def test_a_long_path_is_not_tried_segment_by_segment() -> None:
+    """A path of thousands of segments costs as many probes as the longest prefix has segments, and the root."""
+    table: Table[str] = Table()
+    table.add(Entry(Rule(path_prefix="/p/q"), "a"))
+    probes = table._prefixes = Counted(table._prefixes)  # type: ignore[assignment]  # counts what it is asked
+    found: list[Entry[str]] = []
+    table.find(b"/p/q" + b"/x" * 4000, found)
+    assert [entry.route for entry in found] == ["a"]
+    assert probes.asked == 3
+
+
+def test_names_decide_between_equals() -> None:
+    """Two routes of one rank for the same requests are a configuration error; all workers would still agree."""
+    one, other = Rule(path="/x", name="one"), Rule(path="/x", name="other")
+    assert Router([(one, "one"), (other, "other")]).match(b"h", b"/x", b"GET") == "one"
+    assert Router([(other, "other"), (one, "one")]).match(b"h", b"/x", b"GET") == "one"
 
 
 SEGMENT = st.sampled_from(["a", "b", "ab", ""])

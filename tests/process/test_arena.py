@@ -3,33 +3,82 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from doubles.processes import another_process, in_children
 
-from gogate_py.arena import ACTIVE, PERMITS, Arena
-from gogate_py.dataplane.shared_state import SharedBreaker, SharedBucket
-from gogate_py.policy.circuit_breaker import CLOSED, HALF_OPEN, OPEN, BreakerPolicy
-from gogate_py.policy.rate_limiter import TokenBucket
+from gogate_py.arena import (
+    ACTIVE,
+    BACKEND_ROWS,
+    BREAKER_FAILURES,
+    BREAKER_OPENED,
+    BREAKER_REOPENED,
+    BREAKER_SINCE,
+    BREAKER_STATE,
+    BREAKER_SUCCESSES,
+    BREAKER_WINDOW,
+    BREAKER_WINDOW_FAILURES,
+    CLIENT_ENTRIES,
+    EJECTED_UNTIL,
+    EJECTIONS,
+    LIMITER_KEY_BUCKETS,
+    LIMITER_ROWS,
+    MAX_SLOTS,
+    OUTLIER_FAILURES,
+    OUTLIER_LOCK,
+    PERMITS,
+    Arena,
+)
+from gogate_py.policy.circuit_breaker import WINDOW_CELLS, BreakerCells
+from gogate_py.policy.outlier import OutlierCells
 
 
-def in_children(count: int, work: Callable[[int], None]) -> None:
-    """Run ``work(number)`` in that many forked processes at once; all must succeed."""
-    pids = []
-    for number in range(count):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                work(number)
-                status = 0
-            finally:
-                os._exit(status)
-        pids.append(pid)
-    for pid in pids:
-        _, status = os.waitpid(pid, 0)
-        assert status == 0
+def test_every_part_has_memory_of_its_own() -> None:
+    """No cell of one part is a cell of another, from the first to the last of each."""
+    arena = Arena.create()
+    parts = [range(OUTLIER_LOCK + 1)]
+    for row in (0, 1, BACKEND_ROWS - 1):
+        parts.append(range(arena.backend(row), arena.backend(row) + PERMITS + MAX_SLOTS))
+    for row in (0, 1, LIMITER_ROWS - 1):
+        parts.append(range(arena.limiter(row), arena.limiter(row) + 8))
+    parts.append(range(arena.client(0), arena.client(CLIENT_ENTRIES)))
+    counts = arena.client(CLIENT_ENTRIES)
+    parts.append(range(counts, counts + len(arena.client_counts) // 2))
+    for number in (0, 1, LIMITER_KEY_BUCKETS - 1):
+        parts.append(range(arena.limiter_bucket(number), arena.limiter_bucket(number) + 8 * 4))
+    parts.sort(key=lambda part: part.start)
+    for one, following in pairwise(parts):
+        assert one.stop <= following.start
+    assert parts[-1].stop == len(arena.cells)
+    assert len(arena.client_counts) == MAX_SLOTS * CLIENT_ENTRIES
+    arena.client_counts[0] = 1
+    arena.client_counts[-1] = 1 << 30
+    assert (arena.cells[counts], arena.cells[arena.limiter_bucket(0) - 1]) == (1, 1 << 62)
+    assert arena.cells[arena.limiter_bucket(0)] == 0
+
+
+def test_the_parts_of_a_backend_row() -> None:
+    """The cells of breaker and outlier detection are in the order of their policies, and none is shared."""
+    names = ("state", "failures", "successes", "since_ns", "opened", "reopened", "window_failures")
+    places = (BREAKER_STATE, BREAKER_FAILURES, BREAKER_SUCCESSES, BREAKER_SINCE, BREAKER_OPENED, BREAKER_REOPENED,
+              BREAKER_WINDOW_FAILURES)  # fmt: skip
+    assert BreakerCells._fields == names
+    assert places == tuple(range(len(names)))
+    assert OutlierCells._fields == ("failures", "ejected_until_ns", "ejections")
+    assert [cell - OUTLIER_FAILURES for cell in (OUTLIER_FAILURES, EJECTED_UNTIL, EJECTIONS)] == [0, 1, 2]
+    assert max(places) < OUTLIER_FAILURES
+    assert BREAKER_WINDOW > EJECTIONS
+    assert BREAKER_WINDOW + WINDOW_CELLS <= ACTIVE
+    assert ACTIVE + MAX_SLOTS == PERMITS
+
+
+def test_an_arena_takes_memory_for_what_is_written_only() -> None:
+    """Sized for the largest layout, it costs the pages that were written."""
+    arena = Arena.create()
+    arena.cells[arena.backend(BACKEND_ROWS - 1)] = 1
+    arena.cells[arena.limiter_bucket(LIMITER_KEY_BUCKETS - 1)] = 1
+    assert os.fstat(arena.fd).st_blocks * 512 <= 16 * os.sysconf("SC_PAGESIZE")
 
 
 def test_sums_over_slots() -> None:
@@ -60,6 +109,18 @@ def test_a_dead_workers_column_is_cleared() -> None:
         assert arena.cells[arena.backend(row) + PERMITS + 1] == 0
 
 
+def test_a_backends_row_is_forgotten_whole() -> None:
+    """A row that gets another backend has nothing of the one before: no state, no window, no counts; others keep
+    theirs."""
+    arena = Arena.create()
+    first, following = arena.backend(4), arena.backend(5)
+    for cell in range(first, following + 1):
+        arena.cells[cell] = 7
+    arena.reset_backend(4)
+    assert set(arena.cells[first:following]) == {0}
+    assert arena.cells[following] == 7
+
+
 def test_an_arena_of_another_layout_is_refused() -> None:
     """Two programs share an arena only when its layout is equal."""
     arena = Arena.create()
@@ -86,96 +147,11 @@ def test_locks_exclude_each_other_between_processes() -> None:
 
 
 def test_a_lock_dies_with_its_holder() -> None:
-    """kill -9 of a process that holds a lock frees the lock."""
+    """kill -9 of a process that holds a lock frees the lock; other locks were free all the time."""
     arena = Arena.create()
     cell = arena.limiter(0)
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        arena.lock(cell)
-        os.write(write, b"x")
-        signal.pause()
-    os.read(read, 1)
-    assert not arena.lock(cell)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    with another_process(lambda: arena.lock(cell)):
+        assert not arena.lock(cell)
+        assert arena.lock(cell + 1)
+        assert arena.lock(cell - 1)
     assert arena.lock(cell)
-    os.close(read)
-    os.close(write)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_burst_is_exact_over_workers(workers: int) -> None:
-    """However many workers ask at once, a bucket gives out its burst and not one token more."""
-    arena = Arena.create()
-    results = arena.limiter(10)
-
-    def work(number: int) -> None:
-        bucket = SharedBucket(arena, 0, TokenBucket(rate=1, per=3600.0, burst=100))
-        taken = 0
-        for _ in range(200):
-            taken += bucket.try_take()
-        # A token lent while the lock was busy is settled by the next caller in this worker; here nobody else is.
-        arena.cells[results + number] = taken
-
-    in_children(workers, work)
-    total = sum(arena.cells[results : results + workers])
-    assert 100 <= total <= 100 + workers  # at most one lent and not yet settled by each
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_breaker_counts_failures_over_workers(workers: int) -> None:
-    """Five failures open a breaker with failureThreshold 5, whichever workers saw them."""
-    arena = Arena.create()
-    policy = BreakerPolicy(5, 1, 1, 30.0)
-
-    def breaker(slot: int) -> SharedBreaker:
-        return SharedBreaker(arena, 0, slot, workers, policy)
-
-    for failure in range(4):
-        breaker(failure % workers).record(False, False)
-        assert breaker(0).closed()
-    breaker(workers - 1).record(False, False)
-    assert not breaker(0).closed()
-    assert breaker(0).is_open()
-    assert breaker(0).try_acquire() == (False, False)
-
-
-def test_half_open_trials_are_bounded_over_workers_and_survive_a_dead_one() -> None:
-    """Half-open lets one trial through in all; a trial that died with its worker is given back with the worker's
-    column."""
-    arena = Arena.create()
-    policy = BreakerPolicy(1, 1, 1, 0.0)
-    first, second = (SharedBreaker(arena, 0, slot, 2, policy) for slot in (0, 1))
-    first.record(False, False)
-    assert first.try_acquire() == (True, True)
-    assert second.try_acquire() == (False, False)
-    arena.clear_slot(0, [0])  # the worker of slot 0 was killed
-    assert second.try_acquire() == (True, True)
-    second.record(True, True)
-    second.release_trial()
-    assert second.closed()
-    assert arena.cells[arena.backend(0)] == CLOSED
-
-
-def test_an_outcome_that_meets_a_busy_lock_is_recorded_later() -> None:
-    """Nothing waits for a lock: the outcome is kept, counted as contended, and settled when the lock is free."""
-    arena = Arena.create()
-    breaker = SharedBreaker(arena, 0, 0, 1, BreakerPolicy(1, 1, 1, 30.0))
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        arena.lock(arena.backend(0))
-        os.write(write, b"x")
-        signal.pause()
-    os.read(read, 1)
-    breaker.record(False, False)
-    assert breaker.contended == 1
-    assert breaker.closed()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    breaker.settle()
-    assert breaker.is_open()
-    assert arena.cells[arena.backend(0)] in (OPEN, HALF_OPEN)
-    os.close(read)
-    os.close(write)
