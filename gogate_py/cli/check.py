@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from gogate_py.config.environment import unknown_overrides
 from gogate_py.config.loader import load_file
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
@@ -18,8 +19,12 @@ from gogate_py.errors import ConfigError, StartError
 def check(config: str) -> None:
     """Report every problem of a configuration, without running it.
 
+    Files of keys and users that it names are read, too. A note is about a variable that overrides nothing.
+
     Exit code 0: it can run. 1: it has problems, or cannot be read.
     """
+    for note in unknown_overrides(os.environ):
+        click.echo(f"note: {note}", err=True)
     try:
         loaded = load_file(config, os.environ)
     except ConfigError as error:

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from gogate_py.config.environment import unknown_overrides
 from gogate_py.config.loader import load_file
 from gogate_py.config.problems import Problem
 from gogate_py.errors import ConfigError, StartError
@@ -46,6 +47,8 @@ def run_gateway(path: str) -> int:
     except StartError as error:
         plain_stderr(f"gogate: {error}")
         return 1
+    for note in unknown_overrides(os.environ):
+        plain_stderr(f"note: {note}")
     # The control plane is imported only for a configuration that is good.
     import uvloop
 

@@ -1,8 +1,8 @@
 """File or text → Config, or every problem of it at once.
 
-Two steps: the reader builds the classes of schema.py from nodes (unknown keys, wrong shapes, bad values, inheritance,
-environment), then checks.py looks at rules between fields. A value that cannot be read is replaced by its default, so
-that the rest is still looked at.
+Three steps: the reader builds the classes of schema.py from nodes (unknown keys, wrong shapes, bad values, inheritance,
+environment), resolving.py fills in what follows (the contents of files that are named, too), then checks.py looks at
+rules between fields. A value that cannot be read is replaced by its default, so that the rest is still looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gogate_py.config.checks import check
 from gogate_py.config.positions import compose, is_null
 from gogate_py.config.problems import Findings
 from gogate_py.config.reader import Reader
+from gogate_py.config.resolving import resolve
 from gogate_py.config.schema import Config
 from gogate_py.errors import ConfigError, StartError
 
@@ -47,7 +48,8 @@ def load_file(path: str, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def load_text(text: str, file: str, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read and check a text; ``file`` is the name that problems carry. Raises ConfigError."""
+    """Read and check a text; ``file`` is the name that problems carry, and its folder that of the files which the text
+    names. Raises ConfigError."""
     findings = Findings(file, text)
     config = Config()
     root = compose(text, findings)
@@ -55,7 +57,7 @@ def load_text(text: str, file: str, environ: Mapping[str, str] = os.environ) -> 
         if root is None or is_null(root):
             findings.add_at(1, 1, (), "the file is empty; at least server: with a listener is needed")
         else:
-            config = Reader(findings, environ).read(root)
+            config = resolve(Reader(findings, environ).read(root), findings, FilePath(file).parent)
             check(config, findings)
     problems = findings.sorted_problems()
     if problems:

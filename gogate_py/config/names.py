@@ -35,8 +35,13 @@ BALANCER: Final = Choice(
         "leastconn": "least_connections",
         "power_of_two": "p2c",
         "power_of_two_choices": "p2c",
+        "peak_ewma": "ewma",
+        "least_time": "ewma",
+        "source": "ip_hash",
+        "client_ip_hash": "ip_hash",
+        "ring_hash": "consistent_hash",
+        "hash": "consistent_hash",
     },
-    later=("ewma", "ip_hash", "consistent_hash"),
 )
 #: The target of a probe.
 REQUEST_PATH: Final = Text(r"/[!-~]*", "a path that begins with /, without spaces")
@@ -138,11 +143,14 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9-]{1,256}\Z")
 
 @attrs.frozen
 class FieldName(_Named):
-    """The name of an HTTP field; ``trailer``: of one that may stand behind a body."""
+    """The name of an HTTP field; ``trailer``: of one that may stand behind a body; ``optional``: "" is none."""
 
     trailer: bool = False
+    optional: bool = False
 
     def parse(self, text: str, quoted: bool) -> str:
+        if not text and self.optional:
+            return text
         if _FIELD_NAME.match(text) is None:
             raise BadValue(f"{text!r} is not a field name of letters, digits and hyphens")
         if self.trailer and (text.lower() in _NOT_TRAILERS or text.lower().startswith("x-forwarded-")):

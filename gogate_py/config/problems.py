@@ -84,10 +84,18 @@ class Findings:
         self._problems: list[Problem] = []
         self._places: dict[Path, Place] = {}
         self._spoiled: set[Path] = set()
+        self._concealed: set[int] = set()
 
     def sorted_problems(self) -> list[Problem]:
-        """All problems in the order of the file, those of the environment first."""
-        return sorted(self._problems, key=lambda problem: (problem.line, problem.column))
+        """All problems in the order of the file, those of the environment first, those of other files last. Lines with
+        a secret are not shown."""
+        found = sorted(self._problems, key=lambda p: (p.file != self.file, p.file, p.line, p.column))
+        return [
+            attrs.evolve(problem, source_line="") if problem.line in self._concealed else problem for problem in found]
+
+    def conceal(self, first: int, last: int) -> None:
+        """Remember that the lines ``first`` to ``last`` hold a secret: problems end up in logs."""
+        self._concealed.update(range(first, last + 1))
 
     def place(self, path: Path, place: Place) -> None:
         """Remember where a value is written."""
@@ -128,6 +136,10 @@ class Findings:
     ) -> None:
         """Report a problem at a place."""
         self._add(line, column, path, message, allowed, suggestion, "")
+
+    def add_elsewhere(self, file: str, line: int, path: Path, message: str) -> None:
+        """Report a problem in another file, which the value of ``path`` names; its lines are not shown."""
+        self._problems.append(Problem(file, line, 1, show_path(path), message))
 
     def _add(
         self, line: int, column: int, path: Path, message: str, allowed: tuple[str, ...], suggestion: str, variable: str

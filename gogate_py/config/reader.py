@@ -12,20 +12,23 @@ from typing import Any, TypeVar
 import attrs
 import yaml
 
-from gogate_py.config.environment import expand, variable_name
+from gogate_py.config.environment import LOGGING_PREFIX, SERVER_PREFIX, expand, variable_name
 from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null
 from gogate_py.config.problems import Findings, Path, Place
-from gogate_py.config.schema import Config, Logging, Pool, Route, Server
+from gogate_py.config.schema import Config, Logging, Pool, Route, Server, inherited
 from gogate_py.config.settings import (
     Group,
     GroupList,
     GroupMap,
     ListOf,
     NamedSetting,
+    TextMap,
+    hint,
     known_keys,
     known_later,
     settings_of,
 )
+from gogate_py.config.traffic_values import Secret
 from gogate_py.config.values import BadValue, Kind, closest
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
@@ -47,7 +50,7 @@ class Reader:
         if section:
             self._findings.place(("server",), section.place())
         server_entries, logging = self._move(entries, server_entries)
-        server = self._group(Server, server_entries, ("server",), Server(), "GOGATE_SERVER")
+        server = self._group(Server, server_entries, ("server",), Server(), SERVER_PREFIX)
         pools: dict[str, Pool] = {}
         routes: tuple[Route, ...] = ()
         for named in settings_of(Config):
@@ -61,7 +64,7 @@ class Reader:
         if logging:
             self._findings.place(path, logging.place())
         logging_entries = self._mapping(logging.value, path, Logging) if logging else []
-        return Config(server, pools, routes, self._group(Logging, logging_entries, path, Logging(), "GOGATE_LOGGING"))
+        return Config(server, pools, routes, self._group(Logging, logging_entries, path, Logging(), LOGGING_PREFIX))
 
     def _move(self, top: dict[str, Entry], server: list[Entry]) -> tuple[list[Entry], Entry | None]:
         """``metrics`` belongs to the server, ``logging`` to the top; each may stand in the other place, not in both."""
@@ -121,7 +124,7 @@ class Reader:
                     self._findings.add_at(place.key_line, place.key_column, key_path, "is not supported yet")
                     continue
                 keys = tuple(named.key for named in settings_of(cls)) + extra
-                meant = closest(entry.key, (*known, *extra))
+                meant = hint(cls, entry.key) or closest(entry.key, (*known, *extra))
                 meant = known[meant].key if meant in known else meant
                 if meant:
                     self._findings.spoil((*path, meant))  # it only seems to be missing
@@ -139,14 +142,15 @@ class Reader:
         """
         found = self._known(cls, entries, path)
         values = dict(more)
+        same = isinstance(fallback, cls)
         for named in settings_of(cls):
             entry = found.get(named.attribute)
             key_path = (entry.path if entry else ()) or (*path, named.key)
-            if named.setting.required and entry is None and self._findings.is_sound(path):
+            if named.setting.required and entry is None and not same and self._findings.is_sound(path):
                 self._findings.spoil(key_path)
                 self._findings.add(path, f"{named.key} is required")
-            inherited = fallback is not None and (named.setting.inherits or isinstance(fallback, cls))
-            default = getattr(fallback, named.attribute) if inherited else named.make_default()
+            take = fallback is not None and (same or named.setting.inherits)
+            default = getattr(fallback, named.attribute) if take else named.make_default()
             variable = variable_name(prefix, named.attribute) if prefix else ""
             values[named.attribute] = self._value(named, entry, key_path, default, fallback, variable)
         return cls(**values)
@@ -160,31 +164,69 @@ class Reader:
         if entry is not None:
             self._findings.place(path, entry.place())
         if isinstance(shape, Group):
-            if entry is None and not variable:
-                return default
-            if entry is not None and named.setting.later_form and isinstance(entry.value, yaml.SequenceNode):
-                self._bad(entry.value, path, f"{named.setting.later_form} is not supported yet")
-                return default
-            entries = self._mapping(entry.value, path, shape.cls) if entry else []
-            return self._group(shape.cls, entries, path, default, variable)
-        if isinstance(shape, Kind):
-            if variable and variable in self._environ:
-                self._findings.place(path, Place(0, 0, 0, 0, variable))
-                return self._parse(shape, self._environ[variable], False, path, default)
-            if entry is None:
-                return default
-            if named.setting.later_form and not isinstance(entry.value, yaml.ScalarNode):
-                self._bad(entry.value, path, f"{named.setting.later_form} is not supported yet")
-                return default
-            return self._scalar(shape, entry.value, path, default)
+            return self._one_group(shape, entry, path, default, variable)
+        if isinstance(shape, GroupList) and shape.single:
+            return self._one_or_more(shape, entry, path, default, variable)
+        if isinstance(shape, GroupList | GroupMap | TextMap):
+            return default if entry is None else self._collection(shape, entry.value, path, fallback)
+        # Nothing is asked of Kind itself above: an isinstance of a Protocol costs 70 µs, and a file has many settings.
+        if variable and variable in self._environ and not (isinstance(shape, ListOf) and not shape.scalar):
+            self._findings.place(path, Place(0, 0, 0, 0, variable))
+            kind = shape.kind if isinstance(shape, ListOf) else shape
+            value = self._parse(kind, self._environ[variable], False, path, None)
+            return default if value is None else (value,) if isinstance(shape, ListOf) else value
         if entry is None:
             return default
-        if isinstance(shape, GroupMap):
-            return self._group_map(shape, entry.value, path, fallback)
-        items = self._items(entry.value, path)
         if isinstance(shape, ListOf):
-            return self._scalars(shape, items, path)
-        return tuple(self._item(shape, node, (*path, number), fallback) for number, node in enumerate(items))
+            return self._scalars(shape, entry.value, path)
+        return self._scalar(shape, entry.value, path, default)
+
+    def _collection(
+        self, shape: GroupList | GroupMap | TextMap, node: yaml.Node, path: Path, fallback: attrs.AttrsInstance | None
+    ) -> Any:
+        if isinstance(shape, TextMap):
+            return self._text_map(shape, node, path)
+        if isinstance(shape, GroupMap):
+            return self._group_map(shape, node, path, fallback)
+        items = self._items(node, path)
+        return tuple(self._item(shape, item, (*path, number), fallback) for number, item in enumerate(items))
+
+    def _one_group(self, shape: Group, entry: Entry | None, path: Path, default: Any, variable: str) -> Any:
+        """The value of a group: of its keys, of the scalar that stands for one of them, or None."""
+        if shape.scalar_key and variable and variable in self._environ:
+            self._findings.place(path, Place(0, 0, 0, 0, variable))
+            (named,) = [one for one in settings_of(shape.cls) if one.key == shape.scalar_key]
+            assert isinstance(named.setting.shape, Kind)
+            value = self._parse(named.setting.shape, self._environ[variable], False, path, None)
+            return default if value is None else shape.cls(**{named.attribute: value})
+        if entry is None:
+            if shape.optional or (not variable and isinstance(default, shape.cls)):
+                return default
+            if not variable:
+                return shape.cls(**inherited(shape.cls, default))
+            return self._group(shape.cls, [], path, default, variable)
+        if isinstance(entry.value, yaml.ScalarNode) and not is_null(entry.value):
+            if shape.scalar_key:
+                entries = [Entry(shape.scalar_key, entry.key_node, entry.value, path)]
+                return self._group(shape.cls, entries, path, None, variable)
+            if shape.optional and entry.value.value.lower() == "none":
+                return None
+        entries = self._mapping(entry.value, path, shape.cls)
+        return self._group(shape.cls, entries, path, None if shape.whole else default, variable)
+
+    def _one_or_more(self, shape: GroupList, entry: Entry | None, path: Path, default: Any, variable: str) -> Any:
+        """The value of a list of groups that may be one group alone; only that one can be overridden."""
+        if entry is None:
+            if not variable or not any(
+                variable_name(variable, named.attribute) in self._environ for named in settings_of(shape.cls)
+            ):
+                return default
+            return (self._group(shape.cls, [], path, None, variable),)
+        if isinstance(entry.value, yaml.SequenceNode):
+            return tuple(
+                self._item(shape, node, (*path, number), None)
+                for number, node in enumerate(self._items(entry.value, path)))
+        return (self._group(shape.cls, self._mapping(entry.value, path, shape.cls), path, None, variable),)
 
     # --- lists and maps
 
@@ -197,12 +239,15 @@ class Reader:
             self._bad(node, path, f"expected a list, not {_name_of(node)}; write [a, b], or one item a line after -")
         return []
 
-    def _scalars(self, shape: ListOf, items: list[yaml.Node], path: Path) -> tuple[Any, ...]:
+    def _scalars(self, shape: ListOf, node: yaml.Node, path: Path) -> tuple[Any, ...]:
+        if shape.scalar and isinstance(node, yaml.ScalarNode) and not is_null(node):
+            value = self._scalar(shape.kind, node, path, None)
+            return () if value is None else (value,)
         values: list[Any] = []
-        for number, node in enumerate(items):
+        for number, item in enumerate(self._items(node, path)):
             item_path = (*path, number)
-            self._findings.place(item_path, _place_of(node))
-            value = self._scalar(shape.kind, node, item_path, None)
+            self._findings.place(item_path, _place_of(item))
+            value = self._scalar(shape.kind, item, item_path, None)
             if value is None:
                 continue
             if value in values:
@@ -218,31 +263,50 @@ class Reader:
             entries = self._mapping(node, path, shape.cls)
         return self._group(shape.cls, entries, path, fallback, "")
 
+    def _named(self, shape: GroupMap | TextMap, node: yaml.Node, path: Path) -> list[Entry]:
+        """The entries of a mapping from names of the user's choice, each name once and as it must be."""
+        if not isinstance(node, yaml.MappingNode) or has_foreign_tag(node):
+            if not is_null(node):
+                self._bad(node, path, f"expected a mapping of names, not {_name_of(node)}")
+            return []
+        fold = isinstance(shape, TextMap) and shape.fold
+        seen: dict[str, Entry] = {}
+        for entry in self._entries.of(node, path):
+            entry = attrs.evolve(entry, path=(*path, entry.key))
+            name = entry.key.lower() if fold else entry.key
+            if name in seen:
+                self._twice(entry, seen[name])
+                continue
+            seen[name] = entry
+            self._findings.place(entry.path, entry.place())
+            try:
+                shape.name_kind.parse(entry.key, False)
+                if not entry.key:
+                    raise BadValue("a name is missing")
+            except BadValue as bad:
+                self._findings.spoil(entry.path)
+                self._findings.add(entry.path, bad.message, bad.allowed, bad.suggestion, at="key")
+        return list(seen.values())
+
     def _group_map(
         self, shape: GroupMap, node: yaml.Node, path: Path, fallback: attrs.AttrsInstance | None
     ) -> dict[str, Any]:
-        if isinstance(node, yaml.MappingNode) and not has_foreign_tag(node):
-            entries = self._entries.of(node, path)
-        else:
-            entries = []
-            if not is_null(node):
-                self._bad(node, path, f"expected a mapping of names, not {_name_of(node)}")
         groups: dict[str, Any] = {}
-        seen: dict[str, Entry] = {}
-        for entry in entries:
-            group_path = (*path, entry.key)
-            if entry.key in seen:
-                self._twice(attrs.evolve(entry, path=group_path), seen[entry.key])
-                continue
-            seen[entry.key] = entry
-            self._findings.place(group_path, entry.place())
-            try:
-                shape.name_kind.parse(entry.key, False)
-            except BadValue as bad:
-                self._findings.add(group_path, bad.message, bad.allowed, bad.suggestion, at="key")
-            group_entries = self._mapping(entry.value, group_path, shape.cls)
-            groups[entry.key] = self._group(shape.cls, group_entries, group_path, fallback, "", name=entry.key)
+        for entry in self._named(shape, node, path):
+            entries = self._mapping(entry.value, entry.path, shape.cls)
+            groups[entry.key] = self._group(shape.cls, entries, entry.path, fallback, "", name=entry.key)
         return groups
+
+    def _text_map(self, shape: TextMap, node: yaml.Node, path: Path) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for entry in self._named(shape, node, path):
+            if isinstance(shape.value, ListOf):
+                values[entry.key] = self._scalars(shape.value, entry.value, entry.path)
+            else:
+                value = self._scalar(shape.value, entry.value, entry.path, None)
+                if value is not None:
+                    values[entry.key] = value
+        return values
 
     # --- scalars
 
@@ -259,6 +323,8 @@ class Reader:
             self._findings.spoil(path)
             self._findings.add(path, bad.message)
             return default
+        if isinstance(kind, Secret) and text == node.value:
+            self._findings.conceal(node.start_mark.line + 1, node.end_mark.line + 1)
         # What a variable brought is not text because of the quotes around the variable.
         quoted = bool(node.style) and text == node.value
         return self._parse(kind, text, quoted, path, default)

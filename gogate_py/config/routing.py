@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from gogate_py.config.problems import Findings, Path
-from gogate_py.config.schema import DEFAULT_POOL, DEFAULT_TCP_ROUTE, Config, Match, Route
-from gogate_py.config.values import closest
-from gogate_py.policy.router import is_parameter
+from typing import Any, cast
 
-_ONLY_HTTP = ("match", "websocket", "timeouts")
+import attrs
+
+from gogate_py.config.problems import Findings, Path
+from gogate_py.config.schema import DEFAULT_TCP_ROUTE, Config, Match, Route
+from gogate_py.config.settings import settings_of
+from gogate_py.policy.route_conflicts import find_conflicts
+
 _ONLY_TCP = ("listenAddr", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
+_BOTH = ("name", "type", "pool", "rateLimit")
+_ONLY_HTTP = tuple(named.key for named in settings_of(Route) if named.key not in (*_BOTH, *_ONLY_TCP))
 
 
 def check_routes(config: Config, findings: Findings) -> None:
     """Add every problem of the routes, those of the short form included."""
     names: dict[str, Path] = {}
-    pools = tuple(config.effective_pools())
     for number, route in enumerate(config.routes):
         path: Path = ("routes", number)
         _check_type(route, path, findings)
-        _check_pool(pools, route, path, findings)
         if route.type == "http":
             _check_match(config, route.match, (*path, "match"), findings)
         first = names.setdefault(route.name, path)
         if first != path:
             findings.add((*path, "name"), f"the name {route.name} is taken by the route in {findings.line_of(first)}")
     _check_short_form(config, names, findings)
-    _check_ambiguity(config, findings)
+    _check_conflicts(config, findings)
     http = [
         number for number, route in enumerate(config.routes)
         if route.type == "http" and findings.was_read(("routes", number, "type"))]
@@ -42,14 +45,6 @@ def _check_type(route: Route, path: Path, findings: Findings) -> None:
             findings.add((*path, key), f"does not apply to a route of type {route.type}{hint}", at="key")
     if route.type == "tcp" and not route.listen_addr and findings.is_sound(path):
         findings.add(path, "listenAddr is required for a route of type tcp")
-
-
-def _check_pool(known: tuple[str, ...], route: Route, path: Path, findings: Findings) -> None:
-    if route.pool and route.pool not in known and findings.was_read(("pools",)) and findings.was_read((*path, "pool")):
-        if route.pool == DEFAULT_POOL:
-            findings.add((*path, "pool"), "the pool default exists only with server.backends, or without pools", known)
-        else:
-            findings.add((*path, "pool"), f"there is no pool {route.pool}", known, closest(route.pool, known))
 
 
 def _check_match(config: Config, match: Match, path: Path, findings: Findings) -> None:
@@ -85,24 +80,49 @@ def _readable(findings: Findings) -> bool:
     return all(findings.was_read(path) for path in (("pools",), ("server", "backends"), ("routes",)))
 
 
-def _check_ambiguity(config: Config, findings: Findings) -> None:
-    """Two routes that rank equally and take a common request: which one wins would be chance (policy/router.py)."""
-    places: dict[tuple[str, str, str], list[tuple[int, Route]]] = {}
-    for number, route in enumerate(config.routes):
-        if route.type != "http" or not findings.is_sound(("routes", number, "match")):
-            continue
+def _check_conflicts(config: Config, findings: Findings) -> None:
+    """Two routes of which chance would pick one, and routes that never get a request (policy/route_conflicts.py)."""
+    # Those whose conditions could not be read would only seem to be in conflict.
+    numbers = [
+        number for number, route in enumerate(config.routes)
+        if route.type == "http" and all(findings.is_sound(("routes", number, key)) for key in ("type", "match"))]
+    rules = [_Rule.of(config.routes[number]) for number in numbers]
+    # A _Condition has what a snapshot's ValueMatch has; the snapshot itself is not the configuration's to know.
+    for conflict in find_conflicts(cast(Any, rules)):
+        first, second = numbers[conflict.first], numbers[conflict.second]
+        other = f"{config.routes[first].name} is in {findings.line_of(('routes', first))}"
+        findings.add(("routes", second, "match"), f"{conflict.text} ({other})")
+
+
+@attrs.frozen
+class _Condition:
+    name: str
+    kind: str
+    value: str
+
+
+@attrs.frozen
+class _Rule:
+    """A route as the router sees it."""
+
+    name: str
+    host: str
+    path: str
+    path_prefix: str
+    methods: tuple[str, ...]
+    headers: tuple[_Condition, ...]
+    query: tuple[_Condition, ...]
+
+    @classmethod
+    def of(cls, route: Route) -> _Rule:
         match = route.match
-        same_place = places.setdefault((match.host, _shape(match.path), match.path_prefix.rstrip("/")), [])
-        for _, other in same_place:
-            common = set(match.methods) & set(other.match.methods)
-            if common or not (match.methods or other.match.methods):
-                what = "the same requests" if match.methods == other.match.methods else f"{', '.join(sorted(common))}"
-                both = f"the routes {other.name} and {route.name} match {what}, and neither is more specific"
-                findings.add(("routes", number, "match"), both)
-                break
-        same_place.append((number, route))
+        # Both at once are a problem already.
+        prefix = "" if match.path else match.path_prefix
+        return cls(route.name, match.host, match.path, prefix, match.methods, _conditions(match.headers),
+                   _conditions(match.query))
 
 
-def _shape(path: str) -> str:
-    """A path with its parameters made nameless: /users/{id} and /users/:name take the same requests."""
-    return "/".join("{}" if is_parameter(segment) else segment for segment in path.split("/"))
+def _conditions(given: dict[str, str]) -> tuple[_Condition, ...]:
+    return tuple(
+        _Condition(name, "present" if not value else "regex" if value[0] == "~" else "exact", value.removeprefix("~"))
+        for name, value in given.items())

@@ -4,225 +4,98 @@ This is the one description: the loader reads files by it, config.example.yaml i
 the camelCase of the attributes; durations are float seconds and sizes are bytes. ``NOT_YET`` lists the keys of
 config.reference.yaml that are refused as not supported yet. The classes hold what was written (with inherited values
 filled in), not what follows from it: compiling is the control plane's business.
+
+Here are the sections; the groups in them stand in pool_schema.py, traffic_schema.py, access_schema.py and
+operation_schema.py, and everybody imports them from here.
 """
 
 # ruff: noqa: RUF009  setting() returns an attrs field, which is how attrs takes defaults
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
-from gogate_py.config.names import (
-    BALANCER,
-    REQUEST_PATH,
-    BackendAddress,
-    Cidr,
-    FieldName,
-    HostPattern,
-    ListenAddress,
-    Method,
-    Name,
-    PathPattern,
-    PathPrefix,
-    StatusRanges,
+from gogate_py.config.access_schema import Auth, Cache, Cors, ForwardAuth
+from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name
+from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown
+from gogate_py.config.pool_schema import (
+    Backend,
+    CircuitBreaker,
+    Health,
+    HttpTransport,
+    LoadBalancer,
+    Outlier,
+    TcpPool,
 )
-from gogate_py.config.settings import Group, GroupList, GroupMap, ListOf, setting
-from gogate_py.config.values import (
-    DAY,
-    Boolean,
-    Choice,
-    Duration,
-    FailureThreshold,
-    Fraction,
-    Integer,
-    Number,
-    Size,
-    Text,
-    Workers,
+from gogate_py.config.settings import Group, GroupList, GroupMap, ListOf, setting, settings_of
+from gogate_py.config.traffic_schema import (
+    FieldEdits,
+    FixedResponse,
+    Limits,
+    Match,
+    RateLimit,
+    Redirect,
+    Retry,
+    Rewrite,
+    RouteLimits,
+    SplitArm,
+    Sticky,
+    Timeouts,
 )
+from gogate_py.config.traffic_values import Percent, StripPrefix
+from gogate_py.config.values import DAY, Boolean, Choice, Duration, Integer, Size, Text, Workers
+
+__all__ = [
+    "DEFAULT_HTTP_ROUTE", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend", "Cache",
+    "CircuitBreaker", "Config", "Cors", "FieldEdits", "FixedResponse", "ForwardAuth", "Health", "HttpTransport",
+    "Limits", "LoadBalancer", "Logging", "Match", "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry",
+    "Retry", "Rewrite", "Route", "RouteLimits", "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts"]
 
 #: The pool and the routes that the short form stands for.
 DEFAULT_POOL: Final = "default"
 DEFAULT_TCP_ROUTE: Final = "default-tcp"
 DEFAULT_HTTP_ROUTE: Final = "default-http"
 
-#: A wait that may not be zero: a probe or a connect without time cannot succeed.
-_WAIT: Final = Duration(0.001, DAY)
 _LIMIT: Final = Duration(0, 30 * DAY, zero="off")
+_BACKENDS: Final = GroupList(Backend, scalar_key="addr")
+_BALANCER: Final = Group(LoadBalancer, scalar_key="type", whole=True)
+_RATE_LIMIT: Final = GroupList(RateLimit, single=True)
+_AUTH: Final = Group(Auth, scalar_key="type", optional=True, whole=True)
+_CORS: Final = Group(Cors, optional=True)
+_CACHE: Final = Group(Cache, optional=True)
+_EDITS: Final = Group(FieldEdits, optional=True)
+_FORWARD_AUTH: Final = Group(ForwardAuth, optional=True)
+_SLOW_START: Final = Duration(0, 3600, zero="off")
+_PANIC: Final = Percent(0, 100, zero="off")
+_MAX_CONNECTIONS: Final = Integer(0, 1_000_000, zero="no limit")
+_QUEUE: Final = Duration(0.001, 3600)
 
 _SERVER_DEFAULT: Final = "as server.{}, each key on its own; every key of it may be set"
+_ROUTE_DEFAULT: Final = "default of every HTTP route; a route changes each key on its own, or switches it off with none"
 
-
-@attrs.frozen
-class Backend:
-    """One address in a pool."""
-
-    addr: str = setting(BackendAddress(), "host:port, [v6]:port or unix:/path", required=True, default="",
-                        aliases=("url",), example="localhost:9001")
-    weight: int = setting(Integer(0, 1000), "share of the work; 0 = kept, but gets none", default=1)
-
-
-@attrs.frozen
-class Health:
-    """Active probes of a pool's backends."""
-
-    enabled: bool = setting(Boolean(), "off: backends count as up as long as their names resolve", default=True)
-    check_type: str = setting(Choice(("tcp", "http")), "connect, or GET httpPath", default="tcp")
-    http_path: str = setting(REQUEST_PATH, "asked for when checkType is http", default="/health")
-    expect_status: str = setting(StatusRanges(), "statuses that count as success", default="200-399")
-    interval: float = setting(Duration(0.01, DAY), "from one probe to the next, jittered by 10 %", default=5.0)
-    timeout: float = setting(_WAIT, "a probe that takes longer has failed", default=2.0)
-    unhealthy_threshold: int = setting(Integer(1, 1000), "consecutive failures that take a backend out", default=3)
-    healthy_threshold: int = setting(Integer(1, 1000), "consecutive successes that bring it back", default=2)
-    initial_state: str = setting(Choice(("up", "down")), "before the thresholds are reached", default="up")
-
-
-@attrs.frozen
-class CircuitBreaker:
-    """One breaker per backend, counted over all workers."""
-
-    NOT_YET: ClassVar = ("window", "minRequests")
-
-    enabled: bool = setting(Boolean(), "stop asking a backend that keeps failing", default=False)
-    failure_threshold: int = setting(FailureThreshold(1, 1_000_000), "consecutive failures that open it", default=5)
-    success_threshold: int = setting(Integer(1, 1_000_000), "successful trials that close it", default=1)
-    timeout: float = setting(_WAIT, "from open to the first trial", default=30.0)
-    half_open_requests: int = setting(Integer(1, 1_000_000), "trials let through at once", default=1)
-
-
-@attrs.frozen
-class TcpPool:
-    """Fresh connections kept ready for L4; a connection that carried bytes is never used again."""
-
-    enabled: bool = setting(Boolean(), "saves the connect round trip", default=False)
-    max_idle: int = setting(Integer(1, 65536), "connections per backend, over all workers", default=64)
-    idle_timeout: float = setting(_WAIT, "one that waited longer is replaced", default=30.0)
-    max_lifetime: float = setting(_LIMIT, "age at which one is replaced", default=120.0)
-
-
-@attrs.frozen
-class HttpTransport:
-    """Connections to backends; the kept ones are per worker and backend."""
-
-    max_idle_conns_per_host: int = setting(Integer(0, 65536), "kept without a request; 0 = none", default=64)
-    max_conns_per_host: int = setting(Integer(0, 1_000_000, zero="no limit"), "beyond it requests wait", default=0)
-    idle_conn_timeout: float = setting(_WAIT, "kept without a request for this long", default=90.0)
-    max_lifetime: float = setting(_LIMIT, "age at which one is not used again", default=0.0)
-    dial_timeout: float = setting(_WAIT, "to connect, TCP listeners too", default=3.0)
-
-
-@attrs.frozen
-class RateLimit:
-    """The token bucket of the whole gateway; a request or a TCP connection costs one token, exact over all workers."""
-
-    enabled: bool = setting(Boolean(), "beyond it: 429 with Retry-After, or closed", default=False)
-    algorithm: str = setting(
-        Choice(("token_bucket",), later=("sliding_window", "fixed_window", "leaky_bucket")), "", default="token_bucket")
-    rate: float = setting(Number(0.000_001, 1e9), "tokens that come back every `per`", default=1000.0)
-    per: float = setting(Duration(0.001, 30 * DAY), "", default=1.0)
-    burst: int = setting(Integer(1, 1_000_000_000), "tokens of a full bucket", default=100)
-    key_by: str = setting(
-        Choice(("global",), later=("ip", "user", "api_key"), later_pattern=r"(header|query|cookie|form|jwt|basic):.+"),
-        "what has a bucket of its own", default="global", later_form="a list of keys")
-
-
-@attrs.frozen
-class Timeouts:
-    """Times of a request."""
-
-    NOT_YET: ClassVar = ("handshake",)
-
-    request: float = setting(_LIMIT, "from the request's head to the end of the answer", default=0.0)
-    response_header: float = setting(_LIMIT, "from the request sent to the answer's head", default=15.0)
-    body_idle: float = setting(_LIMIT, "no byte of a body for this long", default=60.0)
-    idle: float = setting(_LIMIT, "a kept-alive client without a request", default=60.0)
-    request_header: float = setting(_LIMIT, "from its first byte to the end of the request's head", default=10.0)
-    tunnel_idle: float = setting(_LIMIT, "no byte on an upgraded connection (WebSocket)", default=3600.0)
-    min_body_rate: int = setting(
-        Integer(0, 1_000_000_000, zero="off"), "bytes per second, after 5 s of grace", default=240)
-
-
-@attrs.frozen
-class Limits:
-    """Sizes and counts beyond which a message or connection is refused."""
-
-    # A head beyond 64 KiB that comes byte by byte costs quadratic time in the parser (SECURITY.md H15).
-    request_line: int = setting(Size(64, 64 << 10), "beyond it: 414", default=8 << 10)
-    request_head: int = setting(Size(256, 64 << 10), "beyond it: 431", default=32 << 10)
-    request_fields: int = setting(Integer(1, 1000), "header fields; beyond it: 431", default=100)
-    request_body: int = setting(Size(0, 1 << 62, zero="no limit"), "beyond it: 413", default=0)
-    response_head: int = setting(Size(256, 64 << 10), "of a backend; beyond it: 502", default=64 << 10)
-    response_fields: int = setting(Integer(1, 1000), "of a backend; beyond it: 502", default=128)
-    connections: int = setting(Integer(1, 1_000_000), "per worker; beyond it: closed", default=10_000)
-    connections_per_client: int = setting(
-        Integer(0, 1_000_000, zero="off"), "of an address (IPv6 /64), all workers; trustedProxies exempt", default=1024)
-    in_flight: int = setting(Integer(1, 1_000_000), "requests per worker; beyond it: 503", default=1000)
-    pending_per_backend: int = setting(
-        Integer(0, 1_000_000), "waiting when maxConnsPerHost is reached; beyond it: 503", default=1024)
-    methods: tuple[str, ...] = setting(
-        ListOf(Method()), "others: 501", default=("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
-
-
-@attrs.frozen
-class Admin:
-    """The admin listener: health, state, registration."""
-
-    enabled: bool = setting(Boolean(), "", default=True)
-    listen_addr: str = setting(ListenAddress(), "", default="127.0.0.1:9090", aliases=("listen",))
-    token: str = setting(
-        Text(r"[!-~]*", "visible ASCII characters without spaces"),
-        "bearer token, needed to change anything from another host", default="", example="${GOGATE_ADMIN_TOKEN:-}")
-    allowed_hosts: tuple[str, ...] = setting(
-        ListOf(Text(r"[!-~]+", "a host name")), "names it may be called by; IP addresses always pass",
-        default=("localhost", "127.0.0.1", "[::1]"))
-
-
-@attrs.frozen
-class Metrics:
-    """Prometheus metrics."""
-
-    enabled: bool = setting(Boolean(), "", default=True)
-    listen_addr: str = setting(
-        ListenAddress(), "a listener of its own; on admin in any case", default="", aliases=("listen",))
-    path: str = setting(Text(r"/[A-Za-z0-9._~/-]+", "a path such as /metrics"), "", default="/metrics")
-
-
-@attrs.frozen
-class Registry:
-    """Services that register themselves and send heartbeats."""
-
-    enabled: bool = setting(Boolean(), "", default=True)
-    listen_addr: str = setting(ListenAddress(), "a listener of its own besides admin", default="",
-                               aliases=("listen",))
-    default_ttl: float = setting(Duration(1, 300), "of a registration that names none", default=30.0, key="defaultTTL",
-                                 aliases=("ttl",))
-    cleanup_interval: float = setting(Duration(0.05, 60), "how often missed heartbeats are noticed", default=1.0)
-    max_services: int = setting(Integer(1, 10_000), "instances; beyond it: 503", default=10_000)
-    allow_cidrs: tuple[str, ...] = setting(
-        ListOf(Cidr()), "addresses that may be registered", key="allowCIDRs",
-        default=("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
-    store: str = setting(
-        Choice(("memory",), later=("file", "redis"), later_pattern=r"(file|rediss?)://.*"), "", default="memory")
-
-
-@attrs.frozen
-class Shutdown:
-    """What happens between SIGTERM and the end."""
-
-    drain_delay: float = setting(Duration(0, 3600), "not ready, but still accepting", default=0.0)
-    grace_period: float = setting(Duration(0, DAY), "for what is running; then it is cut", default=30.0)
-    drain_idle: float = setting(Duration(0, 3600), "a kept-alive client may still ask for this long", default=2.0)
+#: Words of other programs for keys of a route, and of the server where they are defaults of routes.
+_ROUTE_HINTS: Final = {
+    "jwt": "auth", "jwtAuth": "auth", "oidc": "auth", "authentication": "auth", "apiKey": "auth", "basicAuth": "auth",
+    "retries": "retry", "retryPolicy": "retry", "rateLimits": "rateLimit", "ratelimiting": "rateLimit",
+    "throttle": "rateLimit", "requestTimeout": "timeouts", "timeout": "timeouts", "corsPolicy": "cors",
+    "extAuthz": "forwardAuth", "authRequest": "forwardAuth", "caching": "cache", "proxyCache": "cache",
+    "headersToAdd": "requestHeaders", "setHeaders": "requestHeaders", "headerUp": "requestHeaders",
+    "headerDown": "responseHeaders"}
+_POOL_HINTS: Final = {
+    "outlierDetection": "outlier", "passiveHealth": "outlier", "breaker": "circuitBreaker", "lb": "loadBalancer",
+    "lbPolicy": "loadBalancer", "balancer": "loadBalancer", "algorithm": "loadBalancer", "healthCheck": "health",
+    "healthChecks": "health", "maxConn": "maxConnections", "maxconns": "maxConnections", "healthyPanicThreshold":
+    "panicThreshold", "slowstart": "slowStart", "queue": "queueTimeout"}
 
 
 @attrs.frozen
 class Server:
     """Listeners, the short form, defaults for pools and routes, the operator's side."""
 
-    NOT_YET: ClassVar = (
-        "tls", "outlier", "slowStart", "panicThreshold", "maxConnections", "queueTimeout", "retry", "dns", "auth",
-        "cors", "cache", "requestHeaders", "responseHeaders")
+    NOT_YET: ClassVar = ("tls", "dns")
+    HINTS: ClassVar = {**_ROUTE_HINTS, **_POOL_HINTS, "addr": "listenAddr", "port": "listenAddr"}
 
     workers: int | None = setting(Workers(64), "processes that carry traffic; auto = usable CPUs", default=None)
     listen_addr: str = setting(ListenAddress(), "TCP listener of the short form; leave out for none", default="",
@@ -230,17 +103,34 @@ class Server:
     http_listen_addr: str = setting(ListenAddress(), "HTTP listener; leave out for none", default="",
                                     example=":8081")
     backends: tuple[Backend, ...] = setting(
-        GroupList(Backend, scalar_key="addr"), "of the pool named default",
-        example=(Backend("localhost:9001"), Backend("localhost:9002")))
-    load_balancer: str = setting(
-        BALANCER, "how a backend is chosen", default="round_robin", later_form="a mapping with type and key")
+        _BACKENDS, "of the pool named default", example=(Backend("localhost:9001"), Backend("localhost:9002")))
+    load_balancer: LoadBalancer = setting(_BALANCER, "how a backend is chosen; a name, or a mapping as in pools")
     health: Health = setting(Group(Health), "probes; default of every pool")
     circuit_breaker: CircuitBreaker = setting(Group(CircuitBreaker), "per backend; default of every pool")
+    outlier: Outlier = setting(Group(Outlier), "default of every pool")
+    slow_start: float = setting(
+        _SLOW_START, "a backend that comes back gets its share little by little; default of every pool", default=0.0)
+    panic_threshold: int = setting(
+        _PANIC, "share of usable backends below which health is ignored; default of every pool", default=0)
+    max_connections: int = setting(
+        _MAX_CONNECTIONS, "requests and TCP connections per backend, all workers; beyond it they wait", default=0)
+    queue_timeout: float = setting(_QUEUE, "for one of maxConnections or maxConnsPerHost; then 503", default=5.0)
     tcp_pool: TcpPool = setting(Group(TcpPool), "fresh connections kept ready; default of every pool")
     http_transport: HttpTransport = setting(Group(HttpTransport), "connections to backends; default of every pool")
-    rate_limit: RateLimit = setting(Group(RateLimit), "one bucket for the whole gateway",
-                                    later_form="a list of rate limits")
+    rate_limit: tuple[RateLimit, ...] = setting(
+        _RATE_LIMIT, "of the whole gateway; one, or a list of them", example=(RateLimit(),))
     timeouts: Timeouts = setting(Group(Timeouts), "of requests; default of every HTTP route")
+    retry: Retry = setting(Group(Retry), "on another backend; default of every HTTP route")
+    auth: Auth | None = setting(
+        _AUTH, "default of every HTTP route; a route's own takes the place of all of it", example={"type": "none"})
+    forward_auth: ForwardAuth | None = setting(
+        _FORWARD_AUTH, _ROUTE_DEFAULT, example={"url": "http://127.0.0.1:9000/verify"})
+    cors: Cors | None = setting(_CORS, _ROUTE_DEFAULT, example={"allowOrigins": ("https://app.example.com",)})
+    cache: Cache | None = setting(_CACHE, _ROUTE_DEFAULT, example={"enabled": True})
+    request_headers: FieldEdits | None = setting(
+        _EDITS, f"before a request goes to a backend; {_ROUTE_DEFAULT}", example={"set": {"X-Env": "prod"}})
+    response_headers: FieldEdits | None = setting(
+        _EDITS, f"before an answer goes to a client; {_ROUTE_DEFAULT}", example={"remove": ("Server",)})
     limits: Limits = setting(Group(Limits), "what is refused")
     trusted_proxies: tuple[str, ...] = setting(
         ListOf(Cidr()), "networks whose X-Forwarded-* fields and PROXY headers are believed")
@@ -267,91 +157,110 @@ class Server:
 class Pool:
     """A named set of interchangeable backends; from loadBalancer on everything is inherited from the server."""
 
-    NOT_YET: ClassVar = (
-        "tls", "outlier", "slowStart", "panicThreshold", "maxConnections", "queueTimeout", "retry", "dns")
+    NOT_YET: ClassVar = ("tls", "dns")
+    HINTS: ClassVar = {
+        **_POOL_HINTS, "upstream": "backends", "upstreams": "backends", "targets": "backends", "servers": "backends",
+        "endpoints": "backends"}
 
     name: str
     backends: tuple[Backend, ...] = setting(
-        GroupList(Backend, scalar_key="addr"), "may be empty when services register",
-        example=(Backend("10.0.0.1:8080"), Backend("10.0.0.2:8080", 3)))
+        _BACKENDS, "may be empty when services register",
+        example=(Backend("10.0.0.1:8080"), Backend("10.0.0.2:8080", 3), Backend("10.0.0.3:8080", backup=True)))
     service: str = setting(
         Text(r"\S+", "a name without spaces"), "registered instances of this name join; default: the pool's name",
         default="", example="api")
     tags: tuple[str, ...] = setting(
         ListOf(Text(r"[^\s,]+", "a tag without spaces and commas")), "… if they carry all of these tags",
         example=("v2",))
-    load_balancer: str = setting(BALANCER, "as server.loadBalancer", default="round_robin", inherits=True,
-                                 example="least_connections", later_form="a mapping with type and key")
+    load_balancer: LoadBalancer = setting(
+        _BALANCER, "as server.loadBalancer, as a whole", inherits=True,
+        example=LoadBalancer("consistent_hash", "header:X-User"))
     health: Health = setting(Group(Health), _SERVER_DEFAULT.format("health"), inherits=True,
                              example={"checkType": "http", "httpPath": "/healthz"})
     circuit_breaker: CircuitBreaker = setting(
-        Group(CircuitBreaker), _SERVER_DEFAULT.format("circuitBreaker"), inherits=True, example={"enabled": "true"})
+        Group(CircuitBreaker), _SERVER_DEFAULT.format("circuitBreaker"), inherits=True,
+        example={"enabled": True, "failureThreshold": "50%", "minRequests": 20})
+    outlier: Outlier = setting(
+        Group(Outlier), _SERVER_DEFAULT.format("outlier"), inherits=True, example={"enabled": True})
+    slow_start: float = setting(_SLOW_START, "as server.slowStart", default=0.0, inherits=True)
+    panic_threshold: int = setting(_PANIC, "as server.panicThreshold", default=0, inherits=True)
+    max_connections: int = setting(
+        _MAX_CONNECTIONS, "as server.maxConnections", default=0, inherits=True, example=100)
+    queue_timeout: float = setting(_QUEUE, "as server.queueTimeout", default=5.0, inherits=True)
     tcp_pool: TcpPool = setting(
-        Group(TcpPool), _SERVER_DEFAULT.format("tcpPool"), inherits=True, example={"enabled": "false"})
+        Group(TcpPool), _SERVER_DEFAULT.format("tcpPool"), inherits=True, example={"enabled": False})
     http_transport: HttpTransport = setting(
         Group(HttpTransport), _SERVER_DEFAULT.format("httpTransport"), inherits=True, example={"dialTimeout": "1s"})
 
 
 @attrs.frozen
-class Match:
-    """Which requests a route takes; what is left out matches everything."""
-
-    NOT_YET: ClassVar = ("headers", "query")
-
-    host: str = setting(
-        HostPattern(), "exact, or *.example.com for any name below it", default="", example="api.example.com")
-    path: str = setting(PathPattern(), "exact; {id} or :id is one segment, a trailing /* the rest", default="",
-                        example="/users/{id}")
-    path_prefix: str = setting(PathPrefix(), "by segment: /api is /api and /api/x, not /apix", default="",
-                               example="/api")
-    methods: tuple[str, ...] = setting(ListOf(Method()), "default: all", example=("GET", "POST"))
-
-    @property
-    def everything(self) -> bool:
-        """Whether every request matches."""
-        return not (self.host or self.path or self.path_prefix.strip("/") or self.methods)
-
-
-@attrs.frozen
 class Route:
-    """A rule that sends requests (type http) or the connections of one listener (type tcp) to a pool."""
+    """A rule that sends requests (type http) or the connections of one listener (type tcp) to a pool, or answers them.
 
-    NOT_YET: ClassVar = (
-        "listener", "listeners", "split", "sticky", "stripPrefix", "rewrite", "requestHeaders", "responseHeaders",
-        "rateLimit", "auth", "cors", "cache", "redirect", "fixedResponse", "retry", "sni", "tls", "limits")
+    ``strip_prefix`` is the prefix itself once the file is read. ``exempt``: its ``rateLimit`` is written, but none is
+    enabled: the server's do not apply either. Both follow from what is written (resolving.py).
+    """
+
+    NOT_YET: ClassVar = ("listener", "listeners", "sni", "tls")
+    HINTS: ClassVar = {
+        **_ROUTE_HINTS, "service": "pool", "backend": "pool", "upstream": "pool", "cluster": "pool",
+        "backends": "pool", "canary": "split", "weights": "split", "traffic": "split", "directResponse":
+        "fixedResponse", "respond": "fixedResponse", "return": "fixedResponse", "redir": "redirect", "rewritePath":
+        "rewrite", "prefixRewrite": "rewrite", "ipAllowList": "allowCIDRs", "ipWhiteList": "allowCIDRs",
+        "allow": "allowCIDRs", "deny": "denyCIDRs", "stickySessions": "sticky", "sessionAffinity": "sticky",
+        "path": "match", "pathPrefix": "match", "host": "match", "methods": "match", "maxBodySize": "limits"}
 
     name: str = setting(
         Name(), "in logs and metrics; default: route- and its place in the list", default="", example="api")
     type: str = setting(Choice(("http", "tcp")), "", default="http")
     match: Match = setting(Group(Match), "http: the most specific route wins")
-    pool: str = setting(Name(), "where its requests or connections go", required=True, default="", example="api-v1")
+    pool: str = setting(
+        Name(), "where its requests or connections go; this or (http) split, redirect or fixedResponse is required",
+        default="", example="api-v1")
+    split: tuple[SplitArm, ...] = setting(
+        GroupList(SplitArm, scalar_key="pool"), "http: by weight over several pools",
+        example=(SplitArm("api-v1", 90), SplitArm("api-v2", 10, True)))
+    sticky: Sticky | None = setting(
+        Group(Sticky, scalar_key="by", optional=True), "split: the same client keeps its arm; default: by chance")
+    canary_header: str = setting(
+        FieldName(optional=True), 'split: always = the canary, never = the first other; "" = off', default="X-Canary")
+    split_fallback: str = setting(
+        Choice(("other", "none")), "split: without a usable backend in an arm another one is taken, or 503",
+        default="other")
+    redirect: Redirect | None = setting(Group(Redirect, scalar_key="to", optional=True), "http: answered by gogate")
+    fixed_response: FixedResponse | None = setting(Group(FixedResponse, optional=True), "http: answered by gogate")
+    strip_prefix: str = setting(
+        StripPrefix(), "http: true = match.pathPrefix, or a beginning of what matches", default="", example="/api")
+    rewrite: Rewrite | None = setting(
+        Group(Rewrite, scalar_key="path", optional=True), "http: the path for the backend, after stripPrefix")
+    allow_cidrs: tuple[str, ...] = setting(
+        ListOf(Cidr()), "http: clients that may ask; default: all", key="allowCIDRs", example=("10.0.0.0/8",))
+    deny_cidrs: tuple[str, ...] = setting(
+        ListOf(Cidr()), "http: clients that may not, whatever allowCIDRs says", key="denyCIDRs",
+        example=("10.9.0.0/16",))
+    rate_limit: tuple[RateLimit, ...] = setting(
+        _RATE_LIMIT, "beside the server's; {enabled: false}: those do not apply either; tcp: keyBy global and ip only",
+        example=(RateLimit(True, rate=100.0, per=60.0, key_by=("jwt:sub", "ip")),))
+    auth: Auth | None = setting(_AUTH, "http: as server.auth, as a whole", inherits=True)
+    forward_auth: ForwardAuth | None = setting(_FORWARD_AUTH, _SERVER_DEFAULT.format("forwardAuth"), inherits=True)
+    cors: Cors | None = setting(_CORS, _SERVER_DEFAULT.format("cors"), inherits=True)
+    cache: Cache | None = setting(_CACHE, _SERVER_DEFAULT.format("cache"), inherits=True)
+    request_headers: FieldEdits | None = setting(
+        _EDITS, "http: as server.requestHeaders, each key on its own: first remove, then set, then add", inherits=True)
+    response_headers: FieldEdits | None = setting(
+        _EDITS, "http: likewise", inherits=True, example={"remove": ("Server",)})
     websocket: bool = setting(Boolean(), "http: whether Upgrade: websocket is let through", default=True)
     timeouts: Timeouts = setting(Group(Timeouts), _SERVER_DEFAULT.format("timeouts"), inherits=True,
                                  example={"request": "30s"})
+    retry: Retry = setting(Group(Retry), _SERVER_DEFAULT.format("retry"), inherits=True, example={"attempts": 3})
+    limits: RouteLimits = setting(Group(RouteLimits), "http: as server.limits", inherits=True,
+                                  example={"requestBody": "1MiB"})
     listen_addr: str = setting(ListenAddress(), "tcp: (required)", default="", aliases=("listen",),
                                example=":5432")
     idle_timeout: float = setting(_LIMIT, "tcp: no byte either way for this long", default=3600.0)
     accept_proxy_protocol: bool = setting(Boolean(), "tcp: as server.acceptProxyProtocol", default=False)
     send_proxy_protocol: str = setting(Choice(("none", "v1", "v2")), "tcp: to its backends", default="none")
-
-
-@attrs.frozen
-class Access:
-    """Access lines: one per request or TCP connection."""
-
-    enabled: bool = setting(Boolean(), "", default=True)
-    path: str = setting(Text(r"\S.*", "a path"), "a file, or - for standard output", default="-")
-    sample: float = setting(Fraction(), "share of the lines that are written", default=1.0)
-
-
-@attrs.frozen
-class Logging:
-    """gogate's own log lines and the access lines."""
-
-    level: str = setting(Choice(("debug", "info", "warn", "error"), aliases={"warning": "warn"}), "", default="info")
-    format: str = setting(Choice(("json", "text")), "", default="json")
-    add_source: bool = setting(Boolean(), "name the place in the code", default=False)
-    access: Access = setting(Group(Access), "one line per request or TCP connection")
+    exempt: bool = False
 
 
 @attrs.frozen
@@ -359,11 +268,13 @@ class Config:
     """A whole configuration file, inherited values filled in."""
 
     NOT_YET: ClassVar = ("listeners",)
+    HINTS: ClassVar = {"upstreams": "pools", "clusters": "pools", "services": "pools", "log": "logging"}
 
     server: Server = setting(Group(Server), "")
     pools: dict[str, Pool] = setting(GroupMap(Pool, Name()), "long form: sets of backends, by name")
     routes: tuple[Route, ...] = setting(
-        GroupList(Route), "long form: the most specific wins: host, then exact path, parameters, prefix, then methods")
+        GroupList(Route), "long form: the most specific wins: host, then exact path, parameters, prefix, then the "
+        "number of further conditions")
     logging: Logging = setting(Group(Logging), "")
 
     @property
@@ -382,15 +293,7 @@ class Config:
         if DEFAULT_POOL not in pools and self.has_default_pool:
             server = self.server
             pools[DEFAULT_POOL] = Pool(
-                DEFAULT_POOL,
-                backends=server.backends,
-                service=DEFAULT_POOL,
-                load_balancer=server.load_balancer,
-                health=server.health,
-                circuit_breaker=server.circuit_breaker,
-                tcp_pool=server.tcp_pool,
-                http_transport=server.http_transport,
-            )
+                DEFAULT_POOL, backends=server.backends, service=DEFAULT_POOL, **inherited(Pool, server))
         return pools
 
     def effective_routes(self) -> tuple[Route, ...]:
@@ -407,6 +310,19 @@ class Config:
             routes.append(Route(DEFAULT_TCP_ROUTE, "tcp", pool=DEFAULT_POOL, listen_addr=server.listen_addr))
         http = [route for route in self.routes if route.type == "http"]
         if server.http_listen_addr and (server.backends or not http) and not any(r.match.everything for r in http):
-            routes.append(Route(DEFAULT_HTTP_ROUTE, pool=DEFAULT_POOL, timeouts=server.timeouts))
+            routes.append(Route(DEFAULT_HTTP_ROUTE, pool=DEFAULT_POOL, **inherited(Route, server)))
         return tuple(routes)
 
+
+def inherited(cls: type[attrs.AttrsInstance], source: attrs.AttrsInstance) -> dict[str, Any]:
+    """Attribute → value for everything that an instance of ``cls`` takes from the server when nothing is written."""
+    values: dict[str, Any] = {}
+    for named in settings_of(cls):
+        shape = named.setting.shape
+        if not named.setting.inherits:
+            continue
+        value = getattr(source, named.attribute)
+        if isinstance(shape, Group) and value is not None and not isinstance(value, shape.cls):
+            value = shape.cls(**inherited(shape.cls, value))  # a class of its own for the part that may be changed
+        values[named.attribute] = value
+    return values

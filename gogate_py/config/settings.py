@@ -2,7 +2,8 @@
 
 The description is read by the loader (what to accept), the example (what to show) and the tests (that both agree). A
 class lists the keys that config.reference.yaml has but that are not built yet in ``NOT_YET``: the loader refuses them
-by that name instead of calling them unknown. This module knows no particular setting.
+by that name instead of calling them unknown; ``HINTS`` are words of other programs and the keys that mean the same
+here. This module knows no particular setting.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from gogate_py.config.values import Kind
+from gogate_py.config.values import Kind, squash
 
 _METADATA_KEY = "gogate_setting"
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -22,24 +23,50 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 @attrs.frozen
 class ListOf:
-    """A list of scalars of one kind, without duplicates; becomes a tuple."""
+    """A list of scalars of one kind, without duplicates; becomes a tuple. ``scalar``: one value alone is a list of one.
+    """
 
     kind: Kind
+    scalar: bool = False
+
+
+@attrs.frozen
+class TextMap:
+    """A mapping from names of the user's choice to values; becomes a dict.
+
+    ``fold``: names that differ in case only are the same (those of header fields).
+    """
+
+    name_kind: Kind
+    value: Kind | ListOf
+    fold: bool = False
 
 
 @attrs.frozen
 class Group:
-    """A mapping that becomes one instance of ``cls``."""
+    """A mapping that becomes one instance of ``cls``.
+
+    ``scalar_key``: the key that a plain scalar in place of the mapping stands for. ``optional``: None when it was not
+    written (or, without a scalar_key, when ``none`` was), so that nothing of it is in force. ``whole``: inherited as a
+    whole only: what is written takes the place of all of it.
+    """
 
     cls: type[attrs.AttrsInstance]
+    scalar_key: str = ""
+    optional: bool = False
+    whole: bool = False
 
 
 @attrs.frozen
 class GroupList:
-    """A list of mappings, each an instance of ``cls``. ``scalar_key``: the key that a plain scalar item stands for."""
+    """A list of mappings, each an instance of ``cls``; becomes a tuple.
+
+    ``scalar_key``: the key that a plain scalar item stands for. ``single``: one mapping alone is a list of one.
+    """
 
     cls: type[attrs.AttrsInstance]
     scalar_key: str = ""
+    single: bool = False
 
 
 @attrs.frozen
@@ -50,7 +77,7 @@ class GroupMap:
     name_kind: Kind
 
 
-Shape = Kind | ListOf | Group | GroupList | GroupMap
+Shape = Kind | ListOf | TextMap | Group | GroupList | GroupMap
 
 
 @attrs.frozen
@@ -59,7 +86,7 @@ class Setting:
 
     ``aliases`` are further names (each in its three spellings); ``inherits``: a missing key takes the value of the same
     name at server level, groups key by key; ``example`` is shown in config.example.yaml instead of the default;
-    ``later_form`` names another form of the value that config.reference.yaml has and that is not built yet.
+    ``commented``: shown there as a comment, because it goes not together with what stands beside it.
     """
 
     shape: Shape
@@ -69,7 +96,7 @@ class Setting:
     required: bool = False
     inherits: bool = False
     example: Any = None
-    later_form: str = ""
+    commented: bool = False
 
 
 @attrs.frozen
@@ -92,8 +119,8 @@ def setting(shape: Shape, help: str, *, default: Any = attrs.NOTHING, **about: A
     """An attrs field that is a setting; ``about`` are further fields of :class:`Setting`."""
     if default is attrs.NOTHING:
         if isinstance(shape, Group):
-            default = attrs.Factory(shape.cls)
-        elif isinstance(shape, GroupMap):
+            default = None if shape.optional else attrs.Factory(shape.cls)
+        elif isinstance(shape, GroupMap | TextMap):
             default = attrs.Factory(dict)
         elif isinstance(shape, ListOf | GroupList):
             default = ()
@@ -115,6 +142,12 @@ def not_yet(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
     """The canonical keys of a class that config.reference.yaml has and gogate does not build yet."""
     keys: tuple[str, ...] = getattr(cls, "NOT_YET", ())
     return keys
+
+
+def hint(cls: type[attrs.AttrsInstance], key: str) -> str:
+    """The canonical key that another program's key most likely means here, "" if none is known."""
+    hints: dict[str, str] = getattr(cls, "HINTS", {})
+    return {squash(word): meant for word, meant in hints.items()}.get(squash(key), "")
 
 
 def camel_case(name: str) -> str:

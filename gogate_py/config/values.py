@@ -200,15 +200,6 @@ class Integer:
         return str(value)
 
 
-class FailureThreshold(Integer):
-    """A count of consecutive failures; a percentage is known, but not built yet."""
-
-    def parse(self, text: str, quoted: bool) -> int:
-        if text.endswith("%"):
-            raise BadValue("a percentage is not supported yet; write a count of consecutive failures")
-        return super().parse(text, quoted)
-
-
 @attrs.frozen
 class Number:
     """A number that need not be whole."""

@@ -146,7 +146,9 @@ def test_a_route_names_a_pool_that_exists() -> None:
 
 def test_a_route_needs_a_pool() -> None:
     """A route without a pool leads nowhere."""
-    assert told(HTTP + "routes: [{match: {path: /a}}]") == ["routes[0]: pool is required"]
+    assert told(HTTP + "routes: [{match: {path: /a}}]") == [
+        "routes[0]: pool is required (or split, redirect, fixedResponse)"]
+    assert told(HTTP + "routes: [{type: tcp, listenAddr: ':5'}]") == ["routes[0]: pool is required"]
 
 
 def test_tcp_routes_need_a_listener() -> None:
@@ -190,11 +192,13 @@ def test_route_names_are_unique() -> None:
      ("{host: a.com}", "{host: A.com}", "the same requests"),
      ("{}", "{pathPrefix: /}", "the same requests"),
      ("{path: /a, methods: [GET, POST]}", "{path: /a, methods: [PUT, POST]}", "POST"),
-     ("{methods: [GET]}", "{methods: [GET]}", "the same requests")])
+     ("{methods: [GET]}", "{methods: [GET]}", "the same requests"),
+     ("{headers: {X-A: '1'}}", "{headers: {x-a: '1'}}", "the same requests"),
+     ("{query: {a: '1'}}", "{headers: {X-A: '1'}}", "requests that meet the conditions of both")])
 def test_routes_of_which_neither_is_more_specific(first: str, second: str, what: str) -> None:
     """Two routes that would take the same request with equal rank are refused, and both are named."""
     routes = f"[{{name: one, match: {first}, pool: default}}, {{name: two, match: {second}, pool: default}}]"
-    expected = f"routes[1].match: the routes one and two match {what}, and neither is more specific"
+    expected = f"routes[1].match: the routes one and two match {what}, and neither is more specific (one is in line 2)"
     assert told(HTTP + f"routes: {routes}") == [expected]
 
 
@@ -203,7 +207,7 @@ def test_routes_of_which_neither_is_more_specific(first: str, second: str, what:
     [("{path: /a}", "{pathPrefix: /a}"), ("{path: /a}", "{path: /a, methods: [GET]}"),
      ("{host: a.com}", "{host: '*.com'}"),
      ("{path: /a, methods: [GET]}", "{path: /a, methods: [PUT]}"), ("{path: '/{x}'}", "{path: '/*'}"),
-     ("{}", "{path: /a}"),
+     ("{}", "{path: /a}"), ("{headers: {X-A: '1'}}", "{headers: {X-A: '2'}}"), ("{}", "{query: {a: ''}}"),
      ("{path: /a}", "{path: /a/}")])
 def test_routes_that_differ(first: str, second: str) -> None:
     """Routes that overlap in part are told apart by how specific they are."""
@@ -240,13 +244,6 @@ def test_a_part_is_not_larger_than_the_whole() -> None:
     """A request line is a part of the head."""
     (message,) = told(server("limits: {requestLine: 9KiB, requestHead: 8KiB}"))
     assert message == "server.limits.requestLine: is larger than requestHead, of which it is a part"
-
-
-def test_a_bucket_that_never_fills() -> None:
-    """A rate and a burst that would need more than a year are a mistake."""
-    (message,) = told(server("rateLimit: {rate: 1, per: 1h, burst: 100000}"))
-    assert message.startswith("server.rateLimit.burst: ")
-    assert told(server("rateLimit: {rate: 1, per: 1m, burst: 100000}")) == []
 
 
 @pytest.mark.parametrize(

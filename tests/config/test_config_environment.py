@@ -7,7 +7,7 @@ from config_loading import load, problems, server, told
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gogate_py.config.environment import expand
+from gogate_py.config.environment import expand, unknown_overrides
 from gogate_py.config.values import BadValue
 
 ENVIRON = {"HOST": "db", "PORT": "5432", "EMPTY": "", "ODD": "${HOST}$"}
@@ -70,7 +70,12 @@ def test_an_unset_variable_is_a_problem_at_its_value() -> None:
     ("variable", "value", "read"),
     [("GOGATE_SERVER_WORKERS", "4", lambda c: c.server.workers == 4),
      ("GOGATE_SERVER_HTTP_LISTEN_ADDR", ":1234", lambda c: c.server.http_listen_addr == ":1234"),
-     ("GOGATE_SERVER_LOAD_BALANCER", "p2c", lambda c: c.server.load_balancer == "p2c"),
+     ("GOGATE_SERVER_LOAD_BALANCER", "p2c", lambda c: c.server.load_balancer.type == "p2c"),
+     ("GOGATE_SERVER_LOAD_BALANCER_TYPE", "p2c", lambda c: c.server.load_balancer.type == "p2c"),
+     ("GOGATE_SERVER_RATE_LIMIT_ENABLED", "true", lambda c: c.server.rate_limit[0].enabled),
+     ("GOGATE_SERVER_RATE_LIMIT_KEY_BY", "ip", lambda c: c.server.rate_limit[0].key_by == ("ip",)),
+     ("GOGATE_SERVER_RETRY_ATTEMPTS", "1", lambda c: c.server.retry.attempts == 1),
+     ("GOGATE_SERVER_OUTLIER_CONSECUTIVE_5XX", "9", lambda c: c.server.outlier.consecutive_5xx == 9),
      ("GOGATE_SERVER_HEALTH_INTERVAL", "1m", lambda c: c.server.health.interval == 60),
      ("GOGATE_SERVER_REGISTRY_DEFAULT_TTL", "9s", lambda c: c.server.registry.default_ttl == 9),
      ("GOGATE_SERVER_METRICS_ENABLED", "false", lambda c: c.server.metrics.enabled is False),
@@ -108,3 +113,39 @@ def test_other_variables_are_ignored() -> None:
     environ = {"GOGATE_SERVER_PORT": "tcp://10.0.0.1:80", "GOGATE_SERVER_SERVICE_HOST": "10.0.0.1", "GOGATE_X": "1",
                "GOGATE_SERVER_HEALTH": "x", "GOGATE_SERVER_BACKENDS": "x", "GOGATE_SERVER_POOLS": "x"}
     assert load(server("workers: 1"), environ) == load(server("workers: 1"))
+
+
+def test_groups_that_are_not_written_are_not_overridden() -> None:
+    """A variable changes a value of an optional group, and does not bring the group about."""
+    environ = {"GOGATE_SERVER_CORS_MAX_AGE": "5s"}
+    assert load(server("workers: 1"), environ).server.cors is None
+    cors = load(server("cors: {allowOrigins: [https://a.com]}"), environ).server.cors
+    assert cors is not None
+    assert cors.max_age == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("GOGATE_SERVER_WROKERS", "did you mean GOGATE_SERVER_WORKERS?"),
+     ("GOGATE_SERVER_HTTPLISTENADDR", "did you mean GOGATE_SERVER_HTTP_LISTEN_ADDR?"),
+     ("GOGATE_SERVER_RATE_LIMIT_BRUST", "did you mean GOGATE_SERVER_RATE_LIMIT_BURST?"),
+     ("GOGATE_LOGGING_LEVLE", "did you mean GOGATE_LOGGING_LEVEL?"),
+     ("GOGATE_SERVER_TRUSTED_PROXIES", "only single values"),
+     ("GOGATE_SERVER_BACKENDS", "only single values"),
+     ("GOGATE_SERVER_HEALTH", "only single values")])
+def test_variables_that_look_like_overrides_are_spoken_of(name: str, said: str) -> None:
+    """A misspelt variable is told with what was meant, and that of a list with why it does nothing."""
+    (note,) = unknown_overrides({name: "1", "GOGATE_SERVER_WORKERS": "2"})
+    assert note.startswith(f"{name} overrides nothing")
+    assert said in note
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GOGATE_SERVER_WORKERS", "GOGATE_SERVER_LOAD_BALANCER", "GOGATE_SERVER_LOAD_BALANCER_KEY",
+     "GOGATE_SERVER_RATE_LIMIT_KEY_BY", "GOGATE_LOGGING_ACCESS_SAMPLE", "GOGATE_SERVER_PORT",
+     "GOGATE_SERVER_SERVICE_HOST", "GOGATE_SERVER_SERVICE_PORT_HTTP", "GOGATE_SERVER_PORT_80_TCP_ADDR",
+     "GOGATE_SERVERX", "GOGATE_ADMIN_TOKEN", "GOGATE_SERVER_XYZZY", "HOME"])
+def test_variables_that_nothing_is_said_of(name: str) -> None:
+    """Overrides that work, variables that Kubernetes makes for a service, and what resembles nothing."""
+    assert unknown_overrides({name: "1"}) == []

@@ -15,7 +15,8 @@ def test_a_problem_shows_place_line_caret_and_what_was_meant() -> None:
         "test.yaml:3:17: server.loadBalancer: 'round_robbin' is not a known value",
         "      loadBalancer: round_robbin  # ours",
         "                    ^",
-        "    allowed: round_robin, weighted_round_robin, least_connections, random, p2c",
+        "    allowed: round_robin, weighted_round_robin, least_connections, random, p2c, ewma, ip_hash, "
+        "consistent_hash",
         "    did you mean round_robin?"]
 
 

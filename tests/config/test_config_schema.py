@@ -8,7 +8,7 @@ import attrs
 import pytest
 from config_loading import MINIMAL, load
 
-from gogate_py.config.schema import Config, Pool, Route
+from gogate_py.config.schema import Auth, Config, Pool, Route
 from gogate_py.config.settings import (
     Group,
     GroupList,
@@ -40,7 +40,8 @@ def test_every_default_is_a_value_that_may_be_written(cls: type[attrs.AttrsInsta
     for named in settings_of(cls):
         shape, default = named.setting.shape, named.make_default()
         kind = shape.kind if isinstance(shape, ListOf) else shape
-        if not isinstance(kind, Kind) or named.setting.required or (default == "" and named.key == "name"):
+        # "" stands for a key that is left out.
+        if not isinstance(kind, Kind) or named.setting.required or default == "":
             continue
         for value in default if isinstance(shape, ListOf) else (default,):
             assert kind.parse(kind.show(value).strip('"'), False) == value, named.key
@@ -58,10 +59,19 @@ def test_keys_do_not_clash(cls: type[attrs.AttrsInstance]) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+def test_hints_lead_to_keys(cls: type[attrs.AttrsInstance]) -> None:
+    """What is suggested for a word of another program is a key of this one, and no hint hides a key."""
+    hints: dict[str, str] = getattr(cls, "HINTS", {})
+    assert set(hints.values()) <= {named.key for named in settings_of(cls)}
+    assert not {word for word in hints if word in known_keys(cls)}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
 def test_every_class_is_described(cls: type[attrs.AttrsInstance]) -> None:
-    """Every field but a pool's name is a setting, and every class has a docstring."""
+    """Every field but a pool's name and what is derived is a setting, and every class has a docstring."""
     described = {named.attribute for named in settings_of(cls)}
-    assert {field.name for field in attrs.fields(cls)} - described == ({"name"} if cls is Pool else set())
+    derived = {Pool: {"name"}, Route: {"exempt"}, Auth: {"public_key", "api_keys", "basic_users"}}
+    assert {field.name for field in attrs.fields(cls)} - described == derived.get(cls, set())
     assert cls.__doc__
 
 
