@@ -17,7 +17,9 @@ from gogate_py import __version__
 _COMMANDS = {
     "run": ("gogate_py.cli.run", "run", "Run the gateway (the same as no command)."),
     "check": ("gogate_py.cli.check", "check", "Check a configuration without running it."),
+    "explain": ("gogate_py.cli.explain", "explain", "Say what would happen to a request, and why."),
     "register": ("gogate_py.cli.register", "register", "Register a service, keep its heartbeat while a command runs."),
+    "hash": ("gogate_py.cli.hash", "hash_command", "Make API keys and password hashes."),
     "demo": ("gogate_py.cli.demo", "demo", "Run a gateway with three demo backends."),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 import msgspec
 from attrs import frozen
@@ -20,13 +20,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gogate_py import __version__
 from gogate_py.clock import monotonic
+from gogate_py.config import schema
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
-from gogate_py.controlplane.admin_views import backend_object, gauges, service_object, stats_object
+from gogate_py.controlplane.admin_views import (
+    LiveState,
+    backend_object,
+    gauges,
+    route_object,
+    service_object,
+    split_object,
+    stats_object,
+)
 from gogate_py.controlplane.compiler import joins
 from gogate_py.controlplane.control import BackendView, Control
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
 from gogate_py.messages import Connection
+from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
 from gogate_py.telemetry.totals import Totals
 
@@ -69,8 +79,12 @@ class Supervision(Protocol):
         """Cut one; whether it was there."""
         ...
 
-    def backend_live(self, row: int, /) -> tuple[int, str]:
-        """(active count over all workers, closed | open | half_open) of the backend in this arena row."""
+    def backend_live(self, row: int, /) -> LiveState:
+        """What the arena knows of the backend in this row."""
+        ...
+
+    def explain(self, question: Question, /) -> dict[str, Any]:
+        """What would happen to this request now. Raises WireError for one that is not valid HTTP."""
         ...
 
     def log_lines_dropped(self) -> int:
@@ -128,6 +142,26 @@ class Api:
             Endpoint("/backends", {"GET": self.backends}, "every backend of every pool", admin),
             Endpoint("/backends/{id:path}/drain", {"POST": self.drain}, "give it no new work; ?pool= for one", admin),
             Endpoint("/backends/{id:path}/undrain", {"POST": self.undrain}, "give it work again; ?pool=", admin),
+            Endpoint(
+                "/backends/{id:path}/weight",
+                {"PUT": self.set_weight, "DELETE": self.reset_weight},
+                'override its weight: {"weight": 5}; back to the configured one; ?pool=',
+                admin,
+            ),
+            Endpoint("/routes", {"GET": self.routes}, "every route: matches, pool or split, counts", admin),
+            Endpoint("/routes/{name}", {"GET": self.route}, "one route", admin),
+            Endpoint(
+                "/routes/{name}/split",
+                {"GET": self.split, "PUT": self.set_split, "DELETE": self.reset_split},
+                'its arms; override weights: {"weights": {"pool": 10}}; back to the configured ones',
+                admin,
+            ),
+            Endpoint(
+                "/explain",
+                {"GET": self.explain},
+                "what would happen to a request: ?method= &url= &header=Name:value &client_ip=",
+                admin,
+            ),
             Endpoint("/connections", {"GET": self.connections}, "live L4 connections; ?pool= ?backend=", admin),
             Endpoint("/connections/{id:path}", {"DELETE": self.close_connection}, "cut one", admin),
             *(
@@ -216,6 +250,7 @@ class Api:
         return gauges(
             control.backends(),
             supervision.backend_live,
+            panics=control.panics(),
             services=len(control.registrations()),
             generation=control.generation,
             serving=sum(worker.state == "serving" for worker in supervision.workers()),
@@ -249,6 +284,81 @@ class Api:
             where = f" in pool {pool[:MAX_SHOWN]}" if pool is not None else ""
             raise ApiError(404, f"No backend has the id or address {identity[:MAX_SHOWN]}{where}.{near}")
         return json_answer({"backends": self._backend_objects(touched)})
+
+    async def set_weight(self, request: Request) -> Response:
+        """Override a backend's weight."""
+        body = await read_object(request)
+        weight = body.get("weight")
+        if set(body) != {"weight"} or not _is_weight(weight, 1000):
+            raise ApiError(400, 'Expected {"weight": n}, n a whole number from 0 to 1000.', field="weight")
+        return self._set_drained(request, lambda identity, pool: self._control.set_weight(identity, pool, weight))
+
+    async def reset_weight(self, request: Request) -> Response:
+        """Back to the configured weight."""
+        return self._set_drained(request, lambda identity, pool: self._control.set_weight(identity, pool, None))
+
+    # --- routes
+
+    async def routes(self, request: Request) -> Response:
+        """Every route."""
+        return json_answer({"routes": [self._route_object(route) for route in self._control.routes()]})
+
+    async def route(self, request: Request) -> Response:
+        """One route."""
+        return json_answer(self._route_object(self._named_route(request)))
+
+    def _route_object(self, route: schema.Route) -> dict[str, Any]:
+        return route_object(route, self._control.split(route), self._totals)
+
+    def _named_route(self, request: Request) -> schema.Route:
+        name = request.path_params["name"]
+        routes = {route.name: route for route in self._control.routes()}
+        if name not in routes:
+            raise ApiError(404, f"No route has the name {name[:MAX_SHOWN]}.{did_you_mean(name, routes)}")
+        return routes[name]
+
+    def _split_route(self, request: Request) -> schema.Route:
+        route = self._named_route(request)
+        if not route.split:
+            raise ApiError(409, f"The route {route.name} has no split; its requests go to the pool {route.pool}.")
+        return route
+
+    async def split(self, request: Request) -> Response:
+        """The arms of a route."""
+        return json_answer({"split": split_object(self._control.split(self._split_route(request)))})
+
+    async def set_split(self, request: Request) -> Response:
+        """Override weights of arms."""
+        route = self._split_route(request)
+        body = await read_object(request)
+        weights = body.get("weights")
+        if set(body) != {"weights"} or not isinstance(weights, dict) or not weights:
+            raise ApiError(400, 'Expected {"weights": {"pool": n, …}}.', field="weights")
+        pools = {arm.pool: arm.weight for arm in self._control.split(route)}
+        for pool, weight in weights.items():
+            if pool not in pools:
+                shown, near = pool[:MAX_SHOWN], did_you_mean(pool, pools)
+                raise ApiError(400, f"The split has no arm {shown}.{near}", field=f"weights.{shown}")
+            if not _is_weight(weight, 1_000_000):
+                raise ApiError(400, "A weight is a whole number from 0 to 1000000.", field=f"weights.{pool}")
+        if not any({**pools, **weights}.values()):
+            raise ApiError(400, "At least one arm needs a weight above 0.", field="weights")
+        return json_answer({"split": split_object(self._control.set_split(route, weights))})
+
+    async def reset_split(self, request: Request) -> Response:
+        """Back to the configured weights."""
+        return json_answer({"split": split_object(self._control.set_split(self._split_route(request), None))})
+
+    async def explain(self, request: Request) -> Response:
+        """What would happen to a request."""
+        asked = request.query_params
+        try:
+            question = Question.of(
+                asked.get("method", "GET"), asked.get("url", ""), asked.getlist("header"), asked.get("client_ip", "")
+            )
+        except BadQuestion as error:
+            raise ApiError(400, str(error), field=error.field) from None
+        return json_answer(self._supervision.explain(question))
 
     # --- connections
 
@@ -330,6 +440,10 @@ class Api:
 
     def _unknown_service(self, request: Request) -> ApiError:
         return ApiError(404, f"No instance has the id {request.path_params['id'][:MAX_SHOWN]}.")
+
+
+def _is_weight(value: object, most: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 async def read_object(request: Request) -> dict[str, Any]:

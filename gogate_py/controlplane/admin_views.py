@@ -6,37 +6,123 @@ Pure: everything is given. Field names are the API's promise; durations end in `
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from gogate_py import __version__
+from gogate_py.config import schema
 from gogate_py.config.values import format_duration
-from gogate_py.controlplane.control import BackendView
+from gogate_py.controlplane.control import ArmView, BackendView
+from gogate_py.controlplane.overrides import Override
 from gogate_py.controlplane.registry import Registration
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.telemetry.exposition import Gauges
 from gogate_py.telemetry.totals import Labels, Totals, quantile
 
-#: Arena row → (active requests and connections, name of the breaker's state).
-Live = Callable[[int], tuple[int, str]]
+
+class LiveState(NamedTuple):
+    """What the arena knows of a backend: over all workers."""
+
+    active: int  # requests and TCP connections
+    breaker: str  # closed | open | half_open
+    ejected: bool  # by outlier detection
+
+
+#: Arena row → what is known there.
+Live = Callable[[int], LiveState]
 
 
 def backend_object(view: BackendView, live: Live) -> dict[str, Any]:
     """One backend of one pool."""
-    active, breaker = live(view.row)
+    state = live(view.row)
     return {
         "id": view.id,
         "addr": view.addr,
         "pool": view.pool,
         "origin": view.origin,
         "weight": view.weight,
+        **_overridden("configured_weight", view.configured_weight, view.weight_override),
+        "backup": view.backup,
         "healthy": view.healthy,
         "last_error": view.last_error,
-        "active_connections": active,
-        "breaker": breaker,
+        "active_connections": state.active,
+        "breaker": state.breaker,
+        "ejected": state.ejected,
+        "warming_up": view.warming_since > 0,
         "draining": view.draining,
         "registrations": view.registration_ids,
     }
+
+
+def _overridden(name: str, configured: int, override: Override | None) -> dict[str, Any]:
+    """What an overridden value was configured as, and since when it is not any more; nothing without an override."""
+    if override is None:
+        return {}
+    return {name: configured, "overridden_since": datetime.fromtimestamp(override.since, UTC).isoformat()}
+
+
+def split_object(arms: Sequence[ArmView]) -> list[dict[str, Any]]:
+    """The arms of a split with their weights and shares."""
+    total = sum(arm.weight for arm in arms)
+    return [
+        {
+            "pool": arm.pool,
+            "weight": arm.weight,
+            "share": round(arm.weight / total, 4) if total else 0.0,
+            "canary": arm.canary,
+            **_overridden("configured_weight", arm.configured_weight, arm.override),
+        }
+        for arm in arms
+    ]
+
+
+def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -> dict[str, Any]:
+    """One route: what it matches, where it goes, what stands in between, what happened on it."""
+    match = route.match
+    matched: dict[str, Any] = {
+        "host": match.host,
+        "path": match.path,
+        "path_prefix": match.path_prefix,
+        "methods": match.methods,
+        "headers": match.headers,
+        "query": match.query,
+    }
+    shown: dict[str, Any] = {"name": route.name, "type": route.type}
+    if route.type == "tcp":
+        shown["listen_addr"] = route.listen_addr
+    else:
+        shown["match"] = {key: value for key, value in matched.items() if value}
+    if arms:
+        shown["split"] = split_object(arms)
+        if route.sticky is not None:
+            shown["sticky"] = route.sticky.by
+    elif route.redirect is not None:
+        shown["redirect"] = route.redirect.to
+    elif route.fixed_response is not None:
+        shown["fixed_response"] = route.fixed_response.status
+    else:
+        shown["pool"] = route.pool
+    by_code = {
+        code: int(n) for (name, code), n in totals.counter("gogate_route_requests_total").items() if name == route.name
+    }
+    return {
+        **shown,
+        "requests": {"total": sum(by_code.values()), "by_code": by_code},
+        "rate_limited": _of_route(totals, "gogate_rate_limit_rejected_total", route.name),
+        "auth_failures": _of_route(totals, "gogate_auth_failures_total", route.name),
+        "split_requests": _of_route(totals, "gogate_split_requests_total", route.name),
+        "split_fallbacks": _of_route(totals, "gogate_split_fallbacks_total", route.name),
+        "cache": _of_route(totals, "gogate_cache_requests_total", route.name),
+        "retries_denied": sum(
+            int(n) for (name,), n in totals.counter("gogate_retries_denied_total").items() if name == route.name
+        ),
+    }
+
+
+def _of_route(totals: Totals, metric: str, route: str) -> dict[str, int]:
+    """A counter of (route, word) by word, for one route."""
+    return {word: int(n) for (name, word), n in totals.counter(metric).items() if name == route}
 
 
 def service_object(one: Registration, pools: list[str], now: float) -> dict[str, Any]:
@@ -91,31 +177,55 @@ def stats_object(totals: Totals, backends: Iterable[BackendView], live: Live) ->
         },
         "latency_ms": _latency(totals, "gogate_request_duration_seconds"),
         "tcp_duration_ms": _latency(totals, "gogate_connection_duration_seconds"),
-        "rate_limit": {"rejected": int(totals.counter_sum("gogate_rate_limit_rejected_total"))},
+        "rate_limit": {
+            "rejected": int(totals.counter_sum("gogate_rate_limit_rejected_total")),
+            "by_limit": _nested(totals, "gogate_rate_limit_rejected_total"),
+        },
+        "retries": {
+            "by_reason": _by_last(totals.counter("gogate_request_retries_total")),
+            "denied_by_budget": int(totals.counter_sum("gogate_retries_denied_total")),
+        },
+        "auth_failures": _by_last(totals.counter("gogate_auth_failures_total")),
+        "cache": _by_last(totals.counter("gogate_cache_requests_total")),
+        "splits": _nested(totals, "gogate_split_requests_total"),
         "pools": _pools(totals, backends, live),
     }
 
 
 def gauges(
-    backends: Iterable[BackendView], live: Live, *, services: int, generation: int, serving: int, uptime: float
+    backends: Iterable[BackendView],
+    live: Live,
+    *,
+    panics: Mapping[str, bool],
+    services: int,
+    generation: int,
+    serving: int,
+    uptime: float,
 ) -> Gauges:
     """The gauges of the catalogue that only the control plane knows, for one scrape."""
     healthy: dict[Labels, float] = {}
     draining: dict[Labels, float] = {}
     active: dict[Labels, float] = {}
     breaker: dict[Labels, float] = {}
+    ejected: dict[Labels, float] = {}
+    weights: dict[Labels, float] = {}
     for view in backends:
         labels = (view.pool, view.addr)
-        count, state = live(view.row)
+        state = live(view.row)
         healthy[labels] = float(view.healthy)
         draining[labels] = float(view.draining)
-        active[labels] = count
-        breaker[labels] = STATE_NAMES.index(state)
+        active[labels] = state.active
+        breaker[labels] = STATE_NAMES.index(state.breaker)
+        ejected[labels] = float(state.ejected)
+        weights[labels] = view.weight
     return {
         "gogate_backend_healthy": healthy,
         "gogate_backend_draining": draining,
         "gogate_backend_connections_active": active,
         "gogate_circuit_breaker_state": breaker,
+        "gogate_backend_ejected": ejected,
+        "gogate_backend_weight": weights,
+        "gogate_pool_panic": {(name,): float(panic) for name, panic in panics.items()},
         "gogate_registry_services": {(): services},
         "gogate_config_generation": {(): generation},
         "gogate_workers": {(): serving},
@@ -134,12 +244,13 @@ def _pools(totals: Totals, backends: Iterable[BackendView], live: Live) -> dict[
     pools: dict[str, dict[str, Any]] = {}
     for view in backends:
         labels = (view.pool, view.addr)
-        active, breaker = live(view.row)
+        state = live(view.row)
         pools.setdefault(view.pool, {})[view.addr] = {
             "healthy": view.healthy,
             "draining": view.draining,
-            "breaker": breaker,
-            "active_connections": active,
+            "breaker": state.breaker,
+            "ejected": state.ejected,
+            "active_connections": state.active,
             "requests": {
                 "success": requests.get((*labels, "success"), 0),
                 "failure": requests.get((*labels, "failure"), 0),
@@ -182,6 +293,22 @@ def _by_first(table: Mapping[Labels, float]) -> dict[str, int]:
     for labels, n in table.items():
         summed[labels[0]] += int(n)
     return dict(summed)
+
+
+def _by_last(table: Mapping[Labels, float]) -> dict[str, int]:
+    """Summed by the last label."""
+    summed: dict[str, int] = defaultdict(int)
+    for labels, n in table.items():
+        summed[labels[-1]] += int(n)
+    return dict(summed)
+
+
+def _nested(totals: Totals, metric: str) -> dict[str, dict[str, int]]:
+    """A counter with two labels as a mapping of mappings."""
+    found: dict[str, dict[str, int]] = {}
+    for (first, second), n in totals.counter(metric).items():
+        found.setdefault(first, {})[second] = int(n)
+    return found
 
 
 def _whole(table: Mapping[Labels, float]) -> dict[Labels, int]:

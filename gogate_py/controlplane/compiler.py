@@ -16,7 +16,10 @@ from attrs import evolve, field, frozen
 
 from gogate_py.addresses import Address, parse
 from gogate_py.config import schema
+from gogate_py.config.names import status_ranges
+from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.registry import Registration
+from gogate_py.controlplane.route_compiler import LimitRows, http_route, identity_fields, rate_limits, timeouts
 from gogate_py.controlplane.rows import Key
 from gogate_py.snapshot import (
     AccessLog,
@@ -24,16 +27,14 @@ from gogate_py.snapshot import (
     BackendState,
     Breaker,
     HeadRules,
-    HttpRoute,
     HttpTransport,
     Limits,
     Listener,
+    Outlier,
     Pool,
-    RateLimit,
     Snapshot,
     TcpPool,
     TcpRoute,
-    Timeouts,
 )
 
 
@@ -46,6 +47,7 @@ class Member:
     text: str
     weight: int
     from_file: bool
+    backup: bool = False
     ids: tuple[str, ...] = field(default=())
 
     @property
@@ -62,7 +64,7 @@ def members(config: schema.Config, instances: Sequence[Registration]) -> dict[st
         ids: dict[Address, list[str]] = {}
         for backend in pool.backends:
             address = _parse(backend.addr)
-            found.setdefault(_place(address), Member(name, address, str(address), backend.weight, True))
+            found.setdefault(_place(address), Member(name, address, str(address), backend.weight, True, backend.backup))
         for instance in instances:
             if not joins(config, pool, instance):
                 continue
@@ -109,31 +111,39 @@ def compile_snapshot(
     state: Callable[[Member, int], BackendState],
     generation: int,
     workers: int,
+    overrides: Overrides,
+    limit_rows: LimitRows,
+    secret: bytes,
 ) -> Snapshot:
-    """The snapshot of this moment. ``endpoints`` and ``state`` say what is known of a member."""
+    """The snapshot of this moment. ``endpoints`` and ``state`` say what is known of a member; ``secret`` signs cookies.
+    """
     server = config.server
     routes = config.effective_routes()
     pools = config.effective_pools()
+    http_routes = tuple(
+        http_route(route, limit_rows, overrides.split(route.name), secret, server.auth)
+        for route in routes
+        if route.type == "http"
+    )
+    identity = {name.lower() for name in server.identity_headers} | set(identity_fields(http_routes))
     return Snapshot(
         generation=generation,
-        listeners=_listeners(config, routes),
+        listeners=_listeners(config, routes, limit_rows),
         pools=tuple(
-            _pool(pools[name], found, rows, endpoints, state, server.limits.pending_per_backend, workers)
+            _pool(pools[name], found, rows, endpoints, state, server.limits.pending_per_backend, workers, overrides)
             for name, found in pool_members.items()
         ),
-        http_routes=tuple(_http_route(route) for route in routes if route.type == "http"),
+        http_routes=http_routes,
         limits=_limits(server),
-        timeouts=_timeouts(server.timeouts),
+        timeouts=timeouts(server.timeouts),
         access_log=AccessLog(config.logging.access.enabled, config.logging.format, config.logging.access.sample),
         log_level=config.logging.level,
         log_format=config.logging.format,
         trusted_proxies=server.trusted_proxies,
-        rate_limits=(RateLimit(0, server.rate_limit.rate, server.rate_limit.per, server.rate_limit.burst),)
-        if server.rate_limit.enabled
-        else (),
+        rate_limits=rate_limits(server.rate_limit, "server", limit_rows),
         head_rules=HeadRules(
             server.header_names,
-            tuple(name.lower() for name in server.identity_headers),
+            tuple(sorted(identity)),
             server.path_policy == "escaped_slashes",
             tuple(name.lower() for name in server.forward_trailers),
         ),
@@ -145,15 +155,23 @@ _PROXY_VERSIONS = {"none": 0, "v1": 1, "v2": 2}
 
 def listener_ids(config: schema.Config) -> dict[str, str]:
     """Listener id → address as configured: what is bound, and what a snapshot's listeners are called."""
-    return {listener.id: listener.address for listener in _listeners(config, config.effective_routes())}
+    found = _listeners(config, config.effective_routes(), lambda name: 0)
+    return {listener.id: listener.address for listener in found}
 
 
-def _listeners(config: schema.Config, routes: Sequence[schema.Route]) -> tuple[Listener, ...]:
+def _listeners(config: schema.Config, routes: Sequence[schema.Route], limit_rows: LimitRows) -> tuple[Listener, ...]:
     found = [
         Listener(
             f"tcp:{route.name}",
             route.listen_addr,
-            TcpRoute(route.name, route.pool, route.idle_timeout, _PROXY_VERSIONS[route.send_proxy_protocol]),
+            TcpRoute(
+                route.name,
+                route.pool,
+                route.idle_timeout,
+                _PROXY_VERSIONS[route.send_proxy_protocol],
+                rate_limits(route.rate_limit, f"route/{route.name}", limit_rows),
+                not route.exempt,
+            ),
             route.accept_proxy_protocol,
         )
         for route in routes
@@ -176,15 +194,21 @@ def _pool(
     state: Callable[[Member, int], BackendState],
     pending: int,
     workers: int,
+    overrides: Overrides,
 ) -> Pool:
-    transport, breaker, ready = pool.http_transport, pool.circuit_breaker, pool.tcp_pool
-    backends = tuple(
-        Backend(rows[one.key], one.text, endpoints(one), one.weight, state(one, rows[one.key])) for one in found
-    )
+    transport, breaker, ready, outlier = pool.http_transport, pool.circuit_breaker, pool.tcp_pool, pool.outlier
+
+    def weight(one: Member) -> int:
+        override = overrides.weight(one.key)
+        return one.weight if override is None else override.value
+
     return Pool(
         name=pool.name,
-        balancer=pool.load_balancer,
-        backends=backends,
+        balancer=pool.load_balancer.type,
+        backends=tuple(
+            Backend(rows[one.key], one.text, endpoints(one), weight(one), state(one, rows[one.key]), one.backup)
+            for one in found
+        ),
         transport=HttpTransport(
             transport.max_idle_conns_per_host,
             transport.max_conns_per_host,
@@ -193,41 +217,35 @@ def _pool(
             transport.max_lifetime,
             transport.dial_timeout,
         ),
-        breaker=Breaker(
-            breaker.failure_threshold, breaker.success_threshold, breaker.half_open_requests, breaker.timeout
-        )
-        if breaker.enabled
-        else None,
+        breaker=_breaker(breaker) if breaker.enabled else None,
         # The file says how many in all; each worker keeps its share.
         tcp_pool=TcpPool(max(1, ready.max_idle // workers), ready.idle_timeout, ready.max_lifetime)
         if ready.enabled
         else None,
+        hash_key=pool.load_balancer.key,
+        balance_factor=pool.load_balancer.balance_factor,
+        outlier=Outlier(outlier.consecutive_5xx, outlier.base_ejection, outlier.max_ejection_percent)
+        if outlier.enabled
+        else None,
+        slow_start=pool.slow_start,
+        panic_threshold=pool.panic_threshold,
+        max_connections=pool.max_connections,
+        queue_timeout=pool.queue_timeout,
     )
 
 
-def _http_route(route: schema.Route) -> HttpRoute:
-    match = route.match
-    return HttpRoute(
-        route.name,
-        route.pool,
-        match.host,
-        match.path,
-        match.path_prefix,
-        match.methods,
-        _timeouts(route.timeouts),
-        route.websocket,
-    )
-
-
-def _timeouts(timeouts: schema.Timeouts) -> Timeouts:
-    return Timeouts(
-        timeouts.request,
-        timeouts.response_header,
-        timeouts.body_idle,
-        timeouts.idle,
-        timeouts.request_header,
-        timeouts.tunnel_idle,
-        timeouts.min_body_rate,
+def _breaker(breaker: schema.CircuitBreaker) -> Breaker:
+    by_ratio = breaker.failure_threshold.ratio > 0
+    return Breaker(
+        breaker.failure_threshold.count,
+        breaker.success_threshold,
+        breaker.half_open_requests,
+        breaker.timeout,
+        breaker.max_timeout,
+        breaker.failure_threshold.ratio,
+        breaker.min_requests if by_ratio else 0,
+        breaker.window,
+        status_ranges(breaker.failure_statuses),
     )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from attrs import frozen
@@ -19,15 +20,19 @@ from attrs import frozen
 from gogate_py.addresses import Address
 from gogate_py.arena import BACKEND_ROWS
 from gogate_py.clock import monotonic, wall
+from gogate_py.config import schema
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import Member, compile_snapshot, joins, members
+from gogate_py.controlplane.key_sets import KeySetFetcher, KeySetStatus
 from gogate_py.controlplane.member_states import MemberStates
+from gogate_py.controlplane.overrides import Override, Overrides
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.registry import Registration, Registry, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressRules
 from gogate_py.controlplane.resolver import Lookup, is_local
-from gogate_py.controlplane.rows import Key, Rows, RowsExhausted
+from gogate_py.controlplane.rows import Key, LimitRows, Rows, RowsExhausted
 from gogate_py.errors import StartError
+from gogate_py.policy.eligibility import SnapshotMember, eligible
 from gogate_py.policy.health_state import NOT_PROBED
 from gogate_py.snapshot import BackendState
 
@@ -63,6 +68,21 @@ class BackendView:
     last_error: str
     row: int
     registration_ids: tuple[str, ...]
+    configured_weight: int
+    weight_override: Override | None = None
+    backup: bool = False
+    warming_since: float = 0.0
+
+
+@frozen
+class ArmView:
+    """One arm of a route's split as the admin API shows it."""
+
+    pool: str
+    weight: int
+    configured_weight: int
+    canary: bool
+    override: Override | None
 
 
 #: Counts one event: metric, labels.
@@ -98,6 +118,10 @@ class Control:
             rules, default_ttl=settings.default_ttl, max_services=settings.max_services, clock=now, wall=wall
         )
         self._rows = Rows(reset_row)
+        self._limit_rows = LimitRows()
+        self._overrides = Overrides(wall)
+        # What cookies are signed with: of this run, unless a route names a secret of its own.
+        self._secret = secrets.token_bytes(32)
         self._states = MemberStates(
             refusal=rules.refusal,
             lookup=lookup,
@@ -106,6 +130,7 @@ class Control:
             on_health=lambda keys: self._states_later(),
             on_probe=self._probed,
         )
+        self._key_sets = KeySetFetcher(publisher.publish_keys, now=now)
         self._pools = config.effective_pools()
         self._members: dict[Key, Member] = {}
         # --- what the workers were told last
@@ -126,11 +151,12 @@ class Control:
     async def start(self) -> None:
         """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
         self._update_members()
-        await self._states.settle(FIRST_LOOKUP)
+        self._key_sets.watch(_jwks_urls(self.config))
+        await asyncio.gather(self._states.settle(FIRST_LOOKUP), self._key_sets.settle(FIRST_LOOKUP))
         try:
             self._compile()
         except RowsExhausted as error:
-            await self._states.stop()
+            await asyncio.gather(self._states.stop(), self._key_sets.stop())
             raise StartError(str(error)) from None
         self._cleaner = asyncio.get_running_loop().create_task(self._clean())
 
@@ -142,7 +168,17 @@ class Control:
         if self._cleaner is not None:
             self._cleaner.cancel()
             await asyncio.gather(self._cleaner, return_exceptions=True)
-        await self._states.stop()
+        await asyncio.gather(self._states.stop(), self._key_sets.stop())
+
+    # --- keys of signed tokens
+
+    def unknown_key(self, url: str) -> None:
+        """A worker met a token signed with a key that this jwksUrl did not have."""
+        self._key_sets.unknown(url)
+
+    def key_sets(self) -> list[KeySetStatus]:
+        """Every jwksUrl and what is known of it."""
+        return self._key_sets.status()
 
     # --- changes of membership and place: a new snapshot
 
@@ -153,7 +189,9 @@ class Control:
             self._recompiling = asyncio.get_running_loop().call_later(wait, self._recompile)
 
     def _recompile(self) -> None:
-        self._recompiling = None
+        if self._recompiling is not None:
+            self._recompiling.cancel()
+            self._recompiling = None
         begun = monotonic()
         self._update_members()
         try:
@@ -169,7 +207,6 @@ class Control:
     def _catch_up(self) -> None:
         """Whoever asks sees what was changed just now."""
         if self._recompiling is not None:
-            self._recompiling.cancel()
             self._recompile()
 
     def _update_members(self) -> None:
@@ -188,7 +225,16 @@ class Control:
             by_pool[member.pool].append(member)
         states = self._states
         snapshot = compile_snapshot(
-            self.config, by_pool, rows, states.endpoints, states.state, generation, self._workers
+            self.config,
+            by_pool,
+            rows,
+            states.endpoints,
+            states.state,
+            generation,
+            self._workers,
+            self._overrides,
+            self._limit_rows,
+            self._secret,
         )
         before, self._told = self._told, {key: states.state(one, rows[key]) for key, one in self._members.items()}
         self._key_of_row = {row: key for key, row in rows.items()}
@@ -286,17 +332,22 @@ class Control:
 
     def _view(self, member: Member, row: int) -> BackendView:
         state = self._states.state(member, row)
+        override = self._overrides.weight(member.key)
         return BackendView(
             id=member.ids[0] if member.ids and not member.from_file else member.text,
             addr=member.text,
             pool=member.pool,
             origin="file" if member.from_file else "registry",
-            weight=member.weight,
+            weight=member.weight if override is None else override.value,
             healthy=state.up,
             draining=state.draining,
             last_error=self._states.last_error(member),
             row=row,
             registration_ids=member.ids,
+            configured_weight=member.weight,
+            weight_override=override,
+            backup=member.backup,
+            warming_since=state.warming_since,
         )
 
     def drain(self, identity: str, pool: str | None = None) -> list[BackendView]:
@@ -308,12 +359,7 @@ class Control:
         return self._set_drained(identity, pool, drained=False)
 
     def _set_drained(self, identity: str, pool: str | None, *, drained: bool) -> list[BackendView]:
-        self._catch_up()
-        touched = {
-            key
-            for key, member in self._members.items()
-            if (pool is None or member.pool == pool) and (identity == member.text or identity in member.ids)
-        }
+        touched = self._named(identity, pool)
         self._states.set_drained(touched, drained)
         self._tell_states()
         for name, address in sorted(touched):
@@ -321,7 +367,65 @@ class Control:
                 "backend is draining" if drained else "backend takes work again",
                 extra={"pool": name, "backend": address},
             )
-        return [self._view(self._members[key], told.row) for key, told in self._told.items() if key in touched]
+        return self._views(touched)
+
+    def _named(self, identity: str, pool: str | None) -> set[Key]:
+        """The backends with this registration id or address, in one pool or in all."""
+        self._catch_up()
+        return {
+            key
+            for key, member in self._members.items()
+            if (pool is None or member.pool == pool) and (identity == member.text or identity in member.ids)
+        }
+
+    def _views(self, keys: set[Key]) -> list[BackendView]:
+        return [self._view(self._members[key], told.row) for key, told in self._told.items() if key in keys]
+
+    def set_weight(self, identity: str, pool: str | None, weight: int | None) -> list[BackendView]:
+        """Override a backend's weight (None: back to the configured one); → what it is now, [] = unknown."""
+        touched = self._named(identity, pool)
+        for key in sorted(touched):
+            self._overrides.set_weight(key, weight)
+            log.info("weight is overridden" if weight is not None else "weight is as configured",
+                     extra={"pool": key[0], "backend": key[1], "weight": weight})
+        if touched:
+            self._recompile()
+        return self._views(touched)
+
+    # --- for the admin API: routes
+
+    def routes(self) -> tuple[schema.Route, ...]:
+        """Every route, those of the short form included."""
+        return self.config.effective_routes()
+
+    def split(self, route: schema.Route) -> list[ArmView]:
+        """The arms of a route with the weights in force."""
+        overridden = self._overrides.split(route.name)
+        arms = []
+        for arm in route.split:
+            override = overridden.get(arm.pool)
+            weight = arm.weight if override is None else override.value
+            arms.append(ArmView(arm.pool, weight, arm.weight, arm.canary, override))
+        return arms
+
+    def set_split(self, route: schema.Route, weights: Mapping[str, int] | None) -> list[ArmView]:
+        """Override weights of a route's arms, by pool (None: all back to the configured ones)."""
+        self._overrides.set_split(route.name, weights)
+        self._recompile()
+        arms = self.split(route)
+        log.info("split is overridden" if weights is not None else "split is as configured",
+                 extra={"route": route.name, "weights": {arm.pool: arm.weight for arm in arms}})
+        return arms
+
+    def panics(self) -> dict[str, bool]:
+        """Every pool and whether so few of its backends are healthy that health is ignored."""
+        snapshot = self._publisher.snapshot
+        if snapshot is None:
+            return {}
+        return {
+            pool.name: eligible(map(SnapshotMember, pool.backends), pool.panic_threshold).panic
+            for pool in snapshot.pools
+        }
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Whether new traffic is welcome, else why not (DESIGN.md section 6). A gateway without backends is ready."""
@@ -384,3 +488,9 @@ class Control:
     def pools_of(self, registration: Registration) -> list[str]:
         """The pools that an instance joins; none: it is unrouted."""
         return [name for name, pool in self._pools.items() if joins(self.config, pool, registration)]
+
+
+def _jwks_urls(config: Config) -> set[str]:
+    """Every jwksUrl that a route checks tokens with."""
+    auths = [config.server.auth, *(route.auth for route in config.routes)]
+    return {auth.jwks_url for auth in auths if auth is not None and auth.type == "jwt" and auth.jwks_url}

@@ -37,10 +37,16 @@ class MemberStates:
     ) -> None:
         self._refusal = refusal
         self._on_moved = on_moved
+        self._on_health = on_health
+        self._now = now
+        self._slow_start: dict[str, float] = {}
+        self._known: set[Key] = set()
+        # since when those warm up that came to a pool with others in it, or came back to health (slowStart)
+        self._warming: dict[Key, float] = {}
         self._resolver = Resolver(self._moved, lookup, now)
         self._prober = Prober(
             self._endpoints_of,
-            lambda target: on_health(self._sharing.get(target, ())),
+            self._health_changed,
             lambda target, ok: on_probe(self._sharing.get(target, ()), ok),
         )
         self._targets: dict[Key, Target] = {}
@@ -51,6 +57,14 @@ class MemberStates:
     def update(self, everyone: Mapping[Key, Member], pools: Mapping[str, Pool]) -> None:
         """These are the backends from now on; those that stay keep all that is known of them."""
         self._drained &= everyone.keys()
+        self._slow_start = {name: pool.slow_start for name, pool in pools.items() if pool.slow_start}
+        # Not at the start, and not when the whole pool is new: nobody would be left to take the work meanwhile.
+        served = {pool for pool, _ in self._known}
+        for key in everyone.keys() - self._known:
+            if key[0] in served:
+                self._warming[key] = self._now()
+        self._known = set(everyone)
+        self._warming = {key: since for key, since in self._warming.items() if key in everyone}
         settings = {name: ProbeSettings.of(pool.health) for name, pool in pools.items() if pool.health.enabled}
         self._targets = {
             key: Target(member.address, not member.from_file, settings[member.pool])
@@ -87,8 +101,14 @@ class MemberStates:
         target = self._targets.get(member.key)
         health = self._prober.state(target) if target is not None else None
         if health is None or health.up:
-            return BackendState(row, True, draining)
+            return BackendState(row, True, draining, "", self._warming_since(member.key))
         return BackendState(row, False, draining, health.last_error)
+
+    def _warming_since(self, key: Key) -> float:
+        """When its slow start began; 0 when it is over, or there is none."""
+        window = self._slow_start.get(key[0], 0.0)
+        since = self._warming.get(key, 0.0)
+        return since if window and self._now() - since < window else 0.0
 
     def last_error(self, member: Member) -> str:
         """The last failure, also of a backend that is still up; "" when there is none."""
@@ -106,6 +126,14 @@ class MemberStates:
         return self._resolver.get(target.address, target.registered).endpoints
 
     # --- what happens
+
+    def _health_changed(self, target: Target) -> None:
+        keys = self._sharing.get(target, ())
+        health = self._prober.state(target)
+        if health is not None and health.up:
+            for key in keys:
+                self._warming[key] = self._now()
+        self._on_health(keys)
 
     def _moved(self) -> None:
         for target in self._sharing:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from gogate_py.messages import Configure, Down, States
+from gogate_py.messages import Configure, Down, KeySet, States
 from gogate_py.snapshot import BackendState, Snapshot
 
 
@@ -35,6 +35,7 @@ class Publisher:
         self._snapshot: Snapshot | None = None
         self._serving: dict[int, tuple[WorkerLink, int]] = {}  # slot → link, last acknowledged generation
         self._news = asyncio.Event()
+        self._keys: dict[str, KeySet] = {}
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -44,6 +45,8 @@ class Publisher:
     def join(self, link: WorkerLink) -> None:
         """A worker came up."""
         self._serving[link.slot] = (link, 0)
+        for keys in self._keys.values():  # before the routes that need them
+            link.send(keys)
         if self._snapshot is not None:
             link.send(Configure(self._snapshot))
 
@@ -82,6 +85,19 @@ class Publisher:
         message = States(self.generation, tuple(by_row.values()))
         for link, _ in self._serving.values():
             link.send(message)
+
+    def publish_keys(self, keys: KeySet) -> None:
+        """The keys of a jwksUrl are these now; b"" = none."""
+        if keys.jwks:
+            self._keys[keys.url] = keys
+        else:
+            self._keys.pop(keys.url, None)
+        for link, _ in self._serving.values():
+            link.send(keys)
+
+    def key_sets(self) -> list[KeySet]:
+        """What the workers go by."""
+        return list(self._keys.values())
 
     def acknowledged_by(self, link: WorkerLink, generation: int) -> None:
         """A worker serves this generation."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gogate_py.arena import BACKEND_ROWS
+from gogate_py.arena import BACKEND_ROWS, LIMITER_ROWS
 from gogate_py.errors import GogateError
 
 Key = tuple[str, str]
@@ -67,3 +67,20 @@ class Rows:
                 self._reset_row(row)
                 self._rows[key] = row
         return {key: self._rows[key] for key in wanted}
+
+
+class LimitRows:
+    """Which arena row belongs to which rate limit, by its identity (scope, name, algorithm, key)."""
+
+    def __init__(self, capacity: int = LIMITER_ROWS) -> None:
+        self._capacity = capacity
+        self._rows: dict[str, int] = {}
+
+    def __call__(self, identity: str) -> int:
+        """The row of a limit. Raises RowsExhausted."""
+        row = self._rows.get(identity)
+        if row is None:
+            if len(self._rows) >= self._capacity:
+                raise RowsExhausted(f"more than {self._capacity} rate limits")
+            row = self._rows[identity] = len(self._rows)
+        return row

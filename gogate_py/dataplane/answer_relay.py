@@ -12,6 +12,7 @@ from typing import Final
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.body_watch import BODY_CHECK
 from gogate_py.dataplane.exchange_state import ExchangeState
+from gogate_py.middleware.response_cache import CHUNKED, UNTIL_CLOSE
 from gogate_py.wire.chunked import encode_chunk
 from gogate_py.wire.forwarding import interim_head, response_head
 from gogate_py.wire.head_check import ResponseHead
@@ -38,11 +39,30 @@ class AnswerRelay(ExchangeState):
         # never told to continue may or may not send it: there is no next request to be found.
         return self.body_open and (self.body_chunked or self.body_left > DRAIN_LIMIT or self.awaits_continue())
 
+    def fast_answers(self) -> bool:
+        """Whether answers pass unchanged, but for framing and our own lines."""
+        return self.route is None or (self.route.plain_answers and not self.new_cookie)
+
+    def _answered_at_first(self) -> None:
+        """The answer's head is here: what a try is timed by ends, and the balancer may learn how long it took."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        backend = self.backend
+        if backend is not None and backend.latency is not None:
+            now = monotonic()
+            if self.status < 500 and self.status != 429:
+                backend.latency.observe(now - self._begun_at, now)
+            else:
+                backend.latency.observe_failure(now - self._begun_at, now)
+
     def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int) -> None:
         """A clean final head at the start of ``data``, with all of the body that came with it; forwarded with a line
         changed."""
         self.status = status
         self.head_out = True
+        if self._timed:
+            self._answered_at_first()
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
         site = self.site
@@ -56,6 +76,25 @@ class AnswerRelay(ExchangeState):
         self.sent_bytes = len(out)
         downstream.write(out)
         downstream.deadline = self.started + BODY_CHECK
+
+    def _edited(self, head: ResponseHead, body: bool) -> None:
+        """Let the route's cache look at an answer, and its filters change it."""
+        route = self.route
+        assert route is not None
+        if route.cache is not None:
+            length = head.content_length if head.content_length >= 0 else CHUNKED if head.chunked else UNTIL_CLOSE
+            self._recording = route.cache.begin(self, head.status, head.fields, length if body else 0)
+        fields = list(head.fields)
+        self._filter(head.status, fields)
+        head.fields = fields
+
+    def _filter(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """What every answer of this exchange is given, the gateway's own included."""
+        if self.route is not None:
+            for change in self.route.filters:
+                change(self, status, fields)
+        if self.new_cookie:
+            fields.append((b"Set-Cookie", self.new_cookie))
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx; HTTP/1.0 clients do not know them."""
@@ -80,6 +119,10 @@ class AnswerRelay(ExchangeState):
                 self.event_stream = True  # silence is normal there
         downstream = self.downstream
         downstream.keep_alive = not close
+        if self._timed:
+            self._answered_at_first()
+        if not self.fast_answers():
+            self._edited(head, body)
         out = response_head(
             head,
             1,
@@ -93,8 +136,10 @@ class AnswerRelay(ExchangeState):
         downstream.write(out)
         downstream.deadline = monotonic() + BODY_CHECK
 
-    def body(self, data: bytes) -> None:
+    def answer_body(self, data: bytes) -> None:
         """Bytes of the answer's body."""
+        if self._recording is not None:
+            self._recording.feed(data)
         if self._chunked:
             data = encode_chunk(data)
         self.sent_bytes += len(data)

@@ -2,232 +2,43 @@
 
 A snapshot names pools and backends; the table keeps one LiveBackend per row (the identity over snapshots) and one
 LivePool per name, so that health, breaker, counters and kept connections of an unchanged backend survive a reload.
-Picking happens here: the pool's balancer proposes, state decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-from gogate_py.arena import PERMITS, Arena
+from gogate_py.arena import Arena
 from gogate_py.clock import Random
-from gogate_py.dataplane.shared_state import ActiveCount, SharedBreaker
-from gogate_py.errors import Failure
-from gogate_py.policy.balancers import Balancer, new_balancer
+from gogate_py.dataplane.live_backend import LiveBackend
+from gogate_py.dataplane.live_pool import LivePool
+from gogate_py.dataplane.shared_state import SharedBreaker, SharedOutlier
+from gogate_py.dataplane.waiting import WaitingRoom
+from gogate_py.policy.balancers import PeakEwma
 from gogate_py.policy.circuit_breaker import BreakerPolicy
-from gogate_py.snapshot import Backend, BackendState, Breaker, Pool, Snapshot
-
-if TYPE_CHECKING:
-    from gogate_py.dataplane.tcp_pool import ReadyConnections
-    from gogate_py.dataplane.upstream_connections import UpstreamConnections
-
-
-class LiveBackend:
-    """One backend in this worker: its settings from the snapshot, its state, its connections and its counters."""
-
-    __slots__ = (
-        "_active",
-        "_cells",
-        "_permit",
-        "address",
-        "breaker",
-        "bytes_received",
-        "bytes_sent",
-        "connects",
-        "draining",
-        "endpoints",
-        "http",
-        "next_endpoint",
-        "pool_hits",
-        "pool_misses",
-        "pool_name",
-        "ready",
-        "reason",
-        "requests_failed",
-        "requests_ok",
-        "retries",
-        "reused",
-        "row",
-        "tcp_results",
-        "transport",
-        "up",
-        "weight",
-    )
-
-    def __init__(self, spec: Backend, pool: Pool, arena: Arena, slot: int, slots: int) -> None:
-        self.row = spec.row
-        self.pool_name = pool.name
-        self.transport = pool.transport
-        self.address = spec.address
-        self.weight = spec.weight
-        self.endpoints = spec.endpoints
-        self.next_endpoint = 0
-        self.up = spec.state.up
-        self.draining = spec.state.draining
-        self.reason = spec.state.reason
-        self._active = ActiveCount(arena, spec.row, slot, slots)
-        self._cells = arena.cells
-        self._permit = arena.backend(spec.row) + PERMITS + slot
-        self.breaker: SharedBreaker | None = None
-        # owned by the L7 and L4 drivers; None until they are first needed
-        self.http: UpstreamConnections | None = None
-        self.ready: ReadyConnections | None = None
-        # --- counters since the last report
-        self.requests_ok = 0
-        self.requests_failed = 0
-        self.reused = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.pool_hits = 0
-        self.pool_misses = 0
-        self.connects: dict[str, int] = {}
-        self.retries: dict[str, int] = {}
-        self.tcp_results: dict[tuple[str, str], int] = {}
-
-    def __repr__(self) -> str:
-        state = "draining" if self.draining else "up" if self.up else f"down ({self.reason})"
-        return f"<backend {self.pool_name}/{self.address} {state}, {self.active()} active>"
-
-    def active(self) -> int:
-        """Requests and TCP connections it serves now, over all workers."""
-        return self._active.total()
-
-    def begin(self) -> None:
-        """A request or connection starts; to be matched by :meth:`end`."""
-        self._active.add(1)
-
-    def end(self) -> None:
-        """A request or connection is over."""
-        self._active.add(-1)
-
-    def why_not(self) -> str:
-        """Why it takes no new work, in a word or a sentence; "" when it does."""
-        if self.draining:
-            return "draining"
-        if not self.up:
-            return self.reason or "down"
-        if self.weight == 0:
-            return "weight 0"
-        return "" if self.endpoints else "no address"
-
-    def endpoint(self) -> tuple[str, int]:
-        """The endpoint to connect to now; each call gives the next of the name's addresses. Needs at least one."""
-        endpoints = self.endpoints
-        self.next_endpoint = index = (self.next_endpoint + 1) % len(endpoints)
-        return endpoints[index]
-
-    def count_connect(self, result: str) -> None:
-        """Count a connection attempt: ok, refused, timeout, error."""
-        self.connects[result] = self.connects.get(result, 0) + 1
-
-    def count_retry(self, reason: str) -> None:
-        """Count work that failed here and was tried again."""
-        self.retries[reason] = self.retries.get(reason, 0) + 1
-
-    def record(self, ok: bool, trial: bool) -> None:
-        """An outcome that counts for the breaker (never the client's fault)."""
-        breaker = self.breaker
-        if breaker is not None:
-            breaker.record(ok, trial)
-
-    def release_trial(self, trial: bool) -> None:
-        """Give a trial's permit back, if it was one."""
-        if trial:  # whether or not the pool still has breakers
-            self._cells[self._permit] -= 1
-
-
-class LivePool:
-    """One pool in this worker."""
-
-    __slots__ = ("_balancer", "_balancer_name", "backends", "breakers", "name", "spec")
-
-    def __init__(self, spec: Pool, random: Random) -> None:
-        self.name = spec.name
-        self.spec = spec
-        self.backends: list[LiveBackend] = []
-        self.breakers = spec.breaker is not None
-        self._balancer_name = ""
-        self._balancer: Balancer[LiveBackend]
-        self._use_balancer(spec.balancer, random)
-
-    def _use_balancer(self, name: str, random: Random) -> None:
-        if name != self._balancer_name:
-            self._balancer = new_balancer(name, random)
-            self._balancer_name = name
-
-    def update(self, spec: Pool, backends: list[LiveBackend], random: Random) -> None:
-        """Take over a new snapshot's settings and members."""
-        self.spec = spec
-        self.backends = backends
-        self.breakers = spec.breaker is not None
-        self._use_balancer(spec.balancer, random)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Tell the balancer which backends take new work (after a change of state)."""
-        self._balancer.update([b for b in self.backends if b.up and not b.draining and b.endpoints])
-
-    def pick(self, tried: Iterable[LiveBackend] = ()) -> tuple[LiveBackend, bool] | None:
-        """A backend for new work and whether it goes as a breaker's trial; None when there is none (see
-        :meth:`why_none`).
-
-        ``tried`` backends are not offered again.
-        """
-        if not self.breakers and not tried:
-            backend = self._balancer.pick()
-            return None if backend is None else (backend, False)
-        if not tried:
-            backend = self._balancer.pick()
-            if backend is None:
-                return None
-            if backend.breaker is None or backend.breaker.closed():
-                return backend, False
-        trial = False
-
-        def accept(backend: LiveBackend) -> bool:
-            nonlocal trial
-            if backend in tried:
-                return False
-            if backend.breaker is None:
-                return True
-            allowed, trial = backend.breaker.try_acquire()
-            return allowed
-
-        backend = self._balancer.pick_accepted(accept)
-        return None if backend is None else (backend, trial)
-
-    def why_none(self) -> tuple[Failure, str, int]:
-        """Why :meth:`pick` found nothing: the failure, a sentence for log and answer, seconds for Retry-After (0:
-        unknown)."""
-        if not self.backends:
-            return Failure.NO_BACKEND, f"Pool {self.name} has no backends.", 0
-        waits = []
-        for backend in self.backends:
-            if backend.up and not backend.draining and backend.breaker is not None and not backend.breaker.closed():
-                waits.append(backend.breaker.retry_after())
-        if waits:
-            return (
-                Failure.BREAKER_OPEN,
-                f"The circuit breaker of every usable backend of pool {self.name} is open.",
-                max(1, -int(-min(waits) // 1)),
-            )
-        reasons = {backend.why_not() for backend in self.backends}
-        return Failure.NO_BACKEND, f"No backend of pool {self.name} is usable: {'; '.join(sorted(reasons)[:3])}.", 0
+from gogate_py.policy.outlier import OutlierPolicy
+from gogate_py.snapshot import Backend, BackendState, Breaker, Outlier, Pool, Snapshot
 
 
 class BackendTable:
     """All pools and backends of this worker. ``on_removed`` hears of backends that left, to close their idle
-    connections."""
+    connections; ``new_waiting`` makes the waiting room of a pool."""
 
     def __init__(
-        self, arena: Arena, slot: int, slots: int, random: Random, on_removed: Callable[[LiveBackend], None]
+        self,
+        arena: Arena,
+        slot: int,
+        slots: int,
+        random: Random,
+        on_removed: Callable[[LiveBackend], None],
+        new_waiting: Callable[[], WaitingRoom],
     ) -> None:
         self._arena = arena
         self._slot = slot
         self._slots = slots
         self._random = random
         self._on_removed = on_removed
+        self._new_waiting = new_waiting
         self.pools: dict[str, LivePool] = {}
         self.rows: dict[int, LiveBackend] = {}
         # Backends that left while they still had work: their counters are reported until it is done.
@@ -238,17 +49,22 @@ class BackendTable:
         rows: dict[int, LiveBackend] = {}
         pools: dict[str, LivePool] = {}
         for spec in snapshot.pools:
-            pool = self.pools.get(spec.name) or LivePool(spec, self._random)
+            pool = self.pools.get(spec.name) or LivePool(spec, self._random, self._new_waiting())
             members = []
             for backend_spec in spec.backends:
                 backend = self._live(backend_spec, spec)
                 rows[backend.row] = backend
                 members.append(backend)
-            pool.update(spec, members, self._random)
+            for backend in members:
+                self._guard(backend, pool, spec)
+            pool.update(spec, members)
             pools[spec.name] = pool
         removed = [backend for row, backend in self.rows.items() if rows.get(row) is not backend]
+        gone = [pool for name, pool in self.pools.items() if name not in pools]
         self.rows = rows
         self.pools = pools
+        for pool in gone:
+            pool.waiting.close()
         for backend in removed:
             self.leaving.append(backend)
             self._on_removed(backend)
@@ -258,9 +74,7 @@ class BackendTable:
         if backend is None or backend.address != spec.address or backend.pool_name != pool.name:
             backend = LiveBackend(spec, pool, self._arena, self._slot, self._slots)
         else:
-            backend.weight = spec.weight
-            backend.endpoints = spec.endpoints
-            backend.transport = pool.transport
+            backend.configure(spec, pool)
             if backend.http is not None:
                 backend.http.settings = pool.transport
             if backend.ready is not None:
@@ -269,26 +83,39 @@ class BackendTable:
                     backend.ready = None
                 else:
                     backend.ready.settings = pool.tcp_pool
-            self._set_state(backend, spec.state)
-        backend.breaker = self._breaker(backend, pool.breaker)
         return backend
+
+    def _guard(self, backend: LiveBackend, pool: LivePool, spec: Pool) -> None:
+        """Give a backend what its pool watches it with: breaker, outlier detection, latency."""
+        backend.breaker = self._breaker(backend, spec.breaker)
+        backend.outlier = self._outlier(backend, pool, spec.outlier)
+        if not pool.needs_latency:
+            backend.latency = None
+        elif backend.latency is None:
+            backend.latency = PeakEwma()
 
     def _breaker(self, backend: LiveBackend, settings: Breaker | None) -> SharedBreaker | None:
         if settings is None:
             return None
-        policy = BreakerPolicy(
-            settings.failure_threshold, settings.success_threshold, settings.half_open_requests, settings.timeout
-        )
-        breaker = SharedBreaker(self._arena, backend.row, self._slot, self._slots, policy)
+        breaker = SharedBreaker(self._arena, backend.row, self._slot, self._slots, BreakerPolicy(settings))
         if backend.breaker is not None:
             breaker.take_over(backend.breaker)
         return breaker
+
+    def _outlier(self, backend: LiveBackend, pool: LivePool, settings: Outlier | None) -> SharedOutlier | None:
+        if settings is None:
+            return None
+        outlier = SharedOutlier(self._arena, backend.row, OutlierPolicy(settings), pool.rows_and_usable)
+        if backend.outlier is not None:
+            outlier.take_over(backend.outlier)
+        return outlier
 
     @staticmethod
     def _set_state(backend: LiveBackend, state: BackendState) -> None:
         backend.up = state.up
         backend.draining = state.draining
         backend.reason = state.reason
+        backend.warming_since = state.warming_since
 
     def apply_states(self, changes: Iterable[BackendState]) -> None:
         """Health or draining changed."""
@@ -306,20 +133,17 @@ class BackendTable:
         return [*self.rows.values(), *self.leaving]
 
     def take_contended(self) -> int:
-        """How often a breaker's lock was busy since the last call."""
-        total = 0
-        for backend in self.all_backends():
-            if backend.breaker is not None:
-                total += backend.breaker.contended
-                backend.breaker.contended = 0
-        return total
+        """How often a breaker's, an outlier's or a count's lock was busy since the last call."""
+        return sum(backend.take_contended() for backend in self.all_backends())
 
     def settle(self) -> None:
-        """Record breaker outcomes that met a busy lock (before each report)."""
+        """Record outcomes that met a busy lock (before each report)."""
         for backend in self.all_backends():
             if backend.breaker is not None:
                 backend.breaker.settle()
+            if backend.outlier is not None:
+                backend.outlier.settle()
 
     def forget_left(self) -> None:
         """Forget backends that left and have no work (after each report: their last counts are in it)."""
-        self.leaving = [b for b in self.leaving if b._active.mine() > 0]
+        self.leaving = [backend for backend in self.leaving if backend.working()]

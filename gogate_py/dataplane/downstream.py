@@ -37,6 +37,7 @@ from gogate_py.wire.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.exchange import Exchange
+    from gogate_py.dataplane.exchange_state import ExchangeState
     from gogate_py.dataplane.http_site import HttpSite
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.tunnel import Tunnel
@@ -251,7 +252,7 @@ class Downstream:
             tunnel.client_data(early)
         self._resume(BUFFER_FULL)
 
-    def exchange_over(self, exchange: Exchange, now: float) -> None:
+    def exchange_over(self, exchange: ExchangeState, now: float) -> None:
         """The answer is written, or cannot be: the next request, or the end."""
         if self.exchange is not exchange:
             return
@@ -352,8 +353,8 @@ class Downstream:
         if decoder is not None:
             payload = decoder.feed(data)
             exchange.body_seen += len(payload)
-            max_body = self.site.max_body
-            if max_body and exchange.body_seen > max_body:
+            route = exchange.route
+            if route is not None and route.max_body and exchange.body_seen > route.max_body:
                 exchange.answer(Failure.BODY_TOO_LARGE)
                 return
             if payload:

@@ -1,52 +1,42 @@
 """Exchange: one HTTP request with its response, from its checked head to its one completion.
 
-    start ─ route ─ stages ─ pick ─ connect or reuse ─ forward ─ answer ─ complete
-                              ↑                │
-                              └── try again ───┘   (nothing of an answer came, and the request may be sent again)
+    start ─ route ─ stages ─ transform ─ arm ─ pick ─ connect or reuse ─ forward ─ answer ─ complete
+                                                ↑                          │
+                                                └── try again ─────────────┘   (attempts)
 
 An exchange holds the route (and so the snapshot) it began with. It is driven by its Downstream (request bytes, client
 gone, deadlines) and by its Upstream (answer, failures), and calls back to both. ``complete`` runs exactly once on every
 path; after it ``over`` is True and every late callback is ignored.
 
-When a request may be tried again (RFC 9110 9.2.2, SECURITY.md F1):
-
-    the connection could not be made                    always: nothing was sent, the body so far is still here
-    a kept connection was closed before an answer       idempotent method, no body sent; not counted as a try
-    a fresh connection was closed before an answer      the same, once
-    anything of an answer has arrived                   never
-
-Deadlines are looked at in exchange_deadlines, a switched protocol is a Tunnel.
+Its parts, each built on the one before: exchange_state (what it knows), answer_relay (the answer to the client),
+exchange_end (how it ends), attempts (how the request gets to a backend), and here the order of things. Deadlines are
+looked at in exchange_deadlines, a switched protocol is a Tunnel.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
-from gogate_py.clock import monotonic
-from gogate_py.dataplane.answer_relay import AnswerRelay
+from gogate_py.dataplane.attempts import Attempts
 from gogate_py.dataplane.body_watch import BODY_CHECK
-from gogate_py.dataplane.local_responses import failure_response, wants_text
-from gogate_py.dataplane.tunnel import Tunnel
-from gogate_py.dataplane.upstream_connections import UpstreamConnections
-from gogate_py.errors import Failure, Side
+from gogate_py.dataplane.deadlines import INFINITE
+from gogate_py.errors import Failure, WireError
+from gogate_py.middleware.chain import Answer, NeedBody, Outcome, Refusal
+from gogate_py.middleware.route_match import match_request
+from gogate_py.middleware.transform import Transform
 from gogate_py.policy.router import NotAllowed
-from gogate_py.wire.chunked import encode_chunk, last_chunk
-from gogate_py.wire.forwarding import interim_head, request_head
-from gogate_py.wire.head_check import ResponseHead
+from gogate_py.wire.chunked import ChunkedDecoder
+from gogate_py.wire.head_check import check_request_head
+from gogate_py.wire.headers import dashed
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
-    from gogate_py.dataplane.upstream import Upstream
-
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
-#: Tries in all for one request, the first included (config.reference.yaml, retry.attempts).
-ATTEMPTS: Final = 2
-#: Request body kept while no connection is there; then the client is not read any more.
-HIGH_WATER: Final = 64 * 1024
+    from gogate_py.dataplane.live_pool import LivePool
+    from gogate_py.dataplane.live_route import LiveRoute
 
 
-class Exchange(AnswerRelay):
-    """One request with its response; its state is declared in exchange_state, relaying the answer in answer_relay."""
+class Exchange(Attempts):
+    """One request with its response."""
 
     # --- the way down
 
@@ -54,7 +44,11 @@ class Exchange(AnswerRelay):
         """Route, pass the stages, go to a backend."""
         site = self.site
         site.in_flight += 1
-        found = site.router.match(site.host_key(self.host), self.path, self.method)
+        try:
+            found = match_request(site.router, site.host_key(self.host), self)
+        except WireError as error:
+            self.answer(error.failure, error.detail)
+            return
         if found is None:
             self.answer(Failure.NO_ROUTE)
             return
@@ -65,333 +59,161 @@ class Exchange(AnswerRelay):
         if site.in_flight > site.max_in_flight:
             self.answer(Failure.OVERLOADED, retry_after=1)
             return
-        if site.max_body and self.body_left > site.max_body:
+        if found.max_body and self.body_left > found.max_body:
             self.answer(Failure.BODY_TOO_LARGE)
             return
-        for stage in found.stages:
-            refusal = stage(self)
-            if refusal is not None:
-                self.answer(refusal.failure, refusal.detail, retry_after=refusal.retry_after)
-                return
+        if not found.plain_answers:
+            self.fast_answer = False
         if self.body_open:
             self.downstream.deadline = self.started + BODY_CHECK
         else:
             self.head_sent_at = self.started
             self.downstream.deadline = self.started + found.first_check
-        picked = found.pool.pick()
-        if picked is None:
-            failure, detail, retry_after = found.pool.why_none()
-            self.answer(failure, detail, retry_after=retry_after)
-            return
-        self._go(*picked)
-
-    def _go(self, backend: LiveBackend, trial: bool) -> None:
-        """One attempt: take or make a connection to the backend picked."""
-        self.backend = backend
-        self._trial = trial
-        self.attempts += 1
-        backend.begin()
-        connections = backend.http
-        if connections is None:
-            connections = backend.http = UpstreamConnections(self.site.plane, backend, backend.transport)
-        upstream = connections.take(self.body_open or self.method not in IDEMPOTENT)
-        if upstream is not None:
-            backend.reused += 1
-            self.connected(upstream)
+        if found.stages:
+            self._pass_stages(found)
         else:
-            self._dialing = connections
-            connections.connect(self)
+            self._dispatch(found)
 
-    def queued(self, until: float) -> None:
-        """It waits for one of maxConnsPerHost connections, at most until then (INFINITE: not any more)."""
-        self.queued_until = until
-        if until < self.downstream.deadline:
-            self.downstream.deadline = until
-
-    def connected(self, upstream: Upstream) -> None:
-        """A connection is there: send what we have of the request."""
-        self._dialing = None
-        self.upstream = upstream
-        upstream.begin(self)
-        if not self.outbound:
-            self._make_outbound()
-        data = self.outbound
-        if self._pending:
-            # Kept until now: a failed connect tries elsewhere with the same bytes.
-            data += b"".join(self._pending)
-            self._pending = None
-        self._sent = True
-        assert self.backend is not None
-        self.backend.bytes_sent += len(data)
-        upstream.write(data)
-        if self.response_paused:
-            upstream.pause()
-        if self.request_paused and not upstream.write_paused:
-            self.resume_request()
-
-    def _make_outbound(self) -> None:
-        """The head for the backend, anew from the checked one."""
-        checked, route, backend = self.checked, self.route, self.backend
-        assert checked is not None
-        assert route is not None
-        assert backend is not None
-        checked.websocket = self.websocket = checked.websocket and route.websocket
-        self.outbound = request_head(checked, self.backend_lines, default_host=backend.address.encode())
-
-    def not_connected(self, failure: Failure, detail: str) -> None:
-        """No connection could be made: try another backend, or answer. (Not called for an exchange that is over.)"""
-        self._dialing = None
-        backend = self._end_attempt(counts=failure.side is Side.UPSTREAM)
-        if failure.retryable and backend is not None:
-            self._again(backend, failure, detail)
-        else:
-            self.answer(failure, detail, retry_after=1 if failure is Failure.QUEUE_FULL else 0)
-
-    def _again(self, backend: LiveBackend, failure: Failure, detail: str) -> None:
-        """Try once more, on another backend if there is one."""
-        route = self.route
-        assert route is not None
-        if self.attempts < ATTEMPTS:
-            self._tried = (*self._tried, backend)
-            picked = route.pool.pick(self._tried)
-            if picked is not None:
-                backend.count_retry(failure.reason)
-                self._repeat(*picked)
+    def _pass_stages(self, route: LiveRoute) -> None:
+        """Ask the stages that were not asked yet, in order; then dispatch."""
+        stages = route.stages
+        while self._stage < len(stages):
+            stage = stages[self._stage]
+            try:
+                outcome = stage(self)
+            except WireError as error:  # a query or form that cannot be read
+                self.answer(error.failure, error.detail)
                 return
-        self.answer(failure, detail)
+            if outcome is None:
+                self._stage += 1
+            elif isinstance(outcome, NeedBody):
+                if not self._collect_body(outcome.limit):
+                    return
+            elif isinstance(outcome, Refusal | Answer):
+                self._stopped(route, stage.name, outcome)
+                return
+            else:
+                # Nobody is late with an answer that was not asked for yet; the stage has a time limit of its own.
+                self.head_sent_at = INFINITE
+                self._stage_task = self.site.plane.spawn(self._await_stage(route, stage.name, outcome))
+                return
+        self._dispatch(route)
 
-    def _repeat(self, backend: LiveBackend, trial: bool) -> None:
-        self._sent = False
-        if self.checked is not None:
-            self.outbound = b""  # the backend's name may stand in for a Host
-        self._go(backend, trial)
+    async def _await_stage(self, route: LiveRoute, name: str, waiting: Awaitable[Outcome]) -> None:
+        """Wait for a stage's outcome, then go on behind it."""
+        try:
+            outcome = await waiting
+        except Exception as error:  # the top of a task: without this the client would wait for ever
+            self.site.plane.internal_error(error, f"stage {name}")
+            self._stage_task = None
+            self.answer(Failure.INTERNAL)
+            return
+        self._stage_task = None
+        if self.over:
+            return
+        if isinstance(outcome, Refusal | Answer):
+            self._stopped(route, name, outcome)
+            return
+        self._stage += 1
+        self._go_on(route)
 
-    # --- request body
+    def _go_on(self, route: LiveRoute) -> None:
+        """Time was spent: what is due from now on is due later."""
+        self._due_from_now()
+        self._pass_stages(route)
 
-    def request_data(self, data: bytes) -> None:
-        """Body bytes, decoded; to the backend, or kept until there is one."""
-        self._to_backend(encode_chunk(data) if self.body_chunked else data)
+    def _stopped(self, route: LiveRoute, stage: str, outcome: Refusal | Answer) -> None:
+        """A stage answers instead of a backend."""
+        if isinstance(outcome, Answer):
+            self.answer_with(outcome)
+            return
+        key = (stage, outcome.counted)
+        route.refused[key] = route.refused.get(key, 0) + 1
+        self.answer(outcome.failure, outcome.detail, retry_after=outcome.retry_after, extra=outcome.lines)
+
+    def _collect_body(self, limit: int) -> bool:
+        """A stage needs the whole body; → whether it is here already."""
+        # What came while an earlier stage was waited for is pending already, as it goes to the backend.
+        form = self._form if self._form is not None else self._decoded_pending()
+        here = sum(map(len, form))
+        if here + max(0, self.body_left if self.body_open else 0) > limit:
+            self.answer(Failure.BODY_TOO_LARGE, "The request body is too large for what this route reads of it.")
+            return False
+        if not self.body_open:
+            self.body = b"".join(form)
+            self._form = None
+            return True
+        self._form = form
+        self._form_left = limit - here
+        self.resume_request()
+        checked = self.checked
+        if checked is not None and checked.expect_continue and self.minor:
+            self.downstream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._continued = True
+            checked.expect_continue = False  # the backend gets the body without being asked
+        return False
+
+    def _decoded_pending(self) -> list[bytes]:
+        data = b"".join(self._pending or ())
+        return [ChunkedDecoder().feed(data) if self.body_chunked else data]
 
     def request_end(self) -> None:
         """The body is complete."""
-        self.body_open = False
-        if self.body_chunked:
-            self._to_backend(last_chunk(self.request_trailers))
-        self.head_sent_at = now = monotonic()
-        self.downstream.deadline = min(self.downstream.deadline, now + BODY_CHECK)
-
-    def _to_backend(self, data: bytes) -> None:
-        upstream = self.upstream
-        if upstream is not None:
-            upstream.send(data)
-            if self.backend is not None:
-                self.backend.bytes_sent += len(data)
-        elif not self._sent:
-            if self._pending is None:
-                self._pending = []
-            self._pending.append(data)
-            self._pending_size += len(data)
-            if self._pending_size >= HIGH_WATER and self.body_open:
-                self.pause_request()
-
-    def pause_request(self) -> None:
-        """The backend does not take what there is: stop reading the client."""
-        if self.body_open or self.tunnel is not None:
-            self.request_paused = True
-            self.downstream.pause_for_backend()
-
-    def resume_request(self) -> None:
-        """Go on reading the client."""
-        if self.request_paused:
-            self.request_paused = False
-            self.downstream.resume_for_backend()
-
-    # --- the end of the answer
-
-    def answered(self, upstream: Upstream, keep: bool) -> None:
-        """The answer is complete; ``keep``: the connection can serve another request."""
-        if self._chunked:
-            end = last_chunk(self.answer_trailers)
-            self.sent_bytes += len(end)
-            self.downstream.write(end)
-        self.upstream = None
-        backend = self.backend
-        assert backend is not None
-        backend.bytes_received += upstream.received
-        ok = self.status < 500
-        if ok:
-            backend.requests_ok += 1
-        else:
-            backend.requests_failed += 1
-        if backend.breaker is not None:
-            backend.breaker.record(ok, self._trial)
-            backend.release_trial(self._trial)
-        backend.end()
-        if keep:
-            assert backend.http is not None
-            backend.http.put(upstream)
-        self.complete()
-
-    # --- failures
-
-    def upstream_lost(self, reused: bool) -> None:
-        """The connection was closed before a byte of an answer."""
-        may_repeat = self.method in IDEMPOTENT and not self.body_open and not self.body_seen
-        backend = self._end_attempt(counts=not reused or not may_repeat)
-        if backend is None or not may_repeat:
-            self.answer(Failure.UPSTREAM_RESET)
-        elif reused:
-            # The idle connection was closed under us: no sign of a bad backend, and no attempt used up.
+        super().request_end()
+        if self._form is not None and not self.over:
             assert self.route is not None
-            picked = self.route.pool.pick(self._tried)
-            if picked is None:
-                self.answer(Failure.UPSTREAM_RESET)
+            self._pass_stages(self.route)
+
+    # --- to a pool
+
+    def _dispatch(self, route: LiveRoute) -> None:
+        """Every stage let it pass: transform, choose the arm, pick."""
+        if route.transform is not None or self._forwarded is not None or self._withheld is not None:
+            refusal = self._transform(route.transform)
+            if refusal is not None:
+                self._stopped(route, "rewrite", refusal)
                 return
-            self.attempts -= 1
-            backend.count_retry("stale_connection")
-            self._repeat(*picked)
-        else:
-            self._again(backend, Failure.UPSTREAM_RESET, Failure.UPSTREAM_RESET.detail)
+        pool = route.pool
+        if pool is None:
+            pool = self._arm(route)
+            if pool is None:
+                return
+        self.pool = pool
+        if pool.needs_key:
+            self.pool_key = pool.key_of(self)
+        if route.budget is not None:
+            route.budget.deposit(self.started)
+        self.retry_statuses = route.retry_statuses
+        self._pick()
 
-    def upstream_failed(self, failure: Failure, detail: str) -> None:
-        """The backend broke the protocol, timed out or died inside its answer."""
-        if not self.over:
-            self.answer(failure, detail)
-
-    def _end_attempt(self, *, counts: bool) -> LiveBackend | None:
-        """Settle with the backend of this attempt, once. ``counts``: the failure is the backend's doing."""
-        backend, self.backend = self.backend, None
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            if backend is not None:
-                backend.bytes_received += upstream.received
-            upstream.abort()
-        if backend is None:
+    def _arm(self, route: LiveRoute) -> LivePool | None:
+        """The arm of the split, or an answer."""
+        chosen = route.choose(self, self.site.plane.random)
+        if chosen is None:
+            self.answer(Failure.NO_BACKEND, f"No arm of route {route.name} has a usable backend.")
             return None
-        self.last_backend = backend.address
-        if counts:
-            backend.requests_failed += 1
-            backend.record(False, self._trial)
-        backend.release_trial(self._trial)
-        self._trial = False
-        backend.end()
-        return backend
+        self.new_cookie = chosen.cookie
+        if self.new_cookie:
+            self.fast_answer = False
+        if chosen.instead_of:
+            self.detail = f"No backend of pool {chosen.instead_of} is usable: pool {chosen.pool.name} instead."
+        return chosen.pool
 
-    def client_gone(self, reason: str = "") -> None:
-        """The client went away: the backend's work is for nobody, and not its fault. ``reason`` where it was sent
-        away."""
-        if self.over:
-            return
-        if self.tunnel is not None:
-            self.tunnel.client_lost()
-            return
-        self._end_attempt(counts=False)
-        if not self.head_out:
-            self.status = Failure.CLIENT_GONE.status
-        self.reason = reason or Failure.CLIENT_GONE.reason
-        self.complete()
-
-    def abandon_client(self, reason: str) -> None:
-        """The client does not do its part of an answer that has begun: cut it, and do not blame the backend."""
-        self._end_attempt(counts=False)
-        self.reason = reason
-        # By RST: behind a closed window a FIN would not arrive, and the kernel would keep unsent megabytes for minutes.
-        self.downstream.cut(reset=True)
-        self.complete()
-
-    def answer(self, failure: Failure, detail: str = "", *, retry_after: int = 0, extra: bytes = b"") -> None:
-        """Be done with a failure: answer locally, or if something of an answer went out already, cut it."""
-        if self.over:
-            return
-        self._end_attempt(counts=failure.side is Side.UPSTREAM)
-        self.reason = failure.reason
-        self.detail = detail if detail != failure.detail else ""
-        downstream = self.downstream
-        if self.head_out:
-            # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST
-            # says no. Cut before completing: the next request must not be answered into the middle of this answer.
-            downstream.cut(reset=self._close_delimited)
-            self.complete()
-            return
-        site = self.site
-        site.local_reasons[failure.reason] = site.local_reasons.get(failure.reason, 0) + 1
-        close = failure.close or self._closes()
-        downstream.keep_alive = not close
-        if not self.minor and not close:
-            extra += b"Connection: keep-alive\r\n"
-        self.status = failure.status
-        self.head_out = True
-        out = failure_response(
-            failure,
-            # A client is told which rule it broke; what is wrong behind the gateway (addresses, names) is for the log.
-            (detail or failure.detail) if failure.side is Side.CLIENT else failure.detail,
-            self.request_id,
-            text=wants_text(self.raw_head),
-            close=close,
-            head_only=self.method == b"HEAD",
-            retry_after=retry_after,
-            extra=extra,
-        )
-        self.sent_bytes = len(out)
-        downstream.write(out)
-        self.complete()
-
-    # --- tunnels (WebSocket)
-
-    def start_tunnel(self, upstream: Upstream, head: ResponseHead, data: bytes) -> None:
-        """The backend switched protocols as asked: from here on bytes pass both ways."""
-        now = monotonic()
-        self.status = 101
-        self.head_out = True
-        self.tunnel = tunnel = Tunnel(self, upstream, now)
-        # A tunnel is a connection and no request in flight: maxConnections is its limit.
-        self.site.in_flight -= 1
-        if self.backend is not None:
-            self.backend.record(True, self._trial)
-            self.backend.release_trial(self._trial)
-            self._trial = False
-        downstream = self.downstream
-        out = interim_head(head)[:-2] + b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
-        self.sent_bytes = len(out)
-        downstream.deadline = now + BODY_CHECK
-        downstream.write(out)
-        if data:
-            tunnel.backend_data(data)
-        downstream.start_tunnel(tunnel)
-
-    def tunnel_over(self, reason: str) -> None:
-        """The tunnel ended: settle, and complete. Both connections are the tunnel's to close."""
-        backend, self.backend = self.backend, None
-        upstream, self.upstream = self.upstream, None
-        if backend is not None:
-            self.last_backend = backend.address
-            if upstream is not None:
-                backend.bytes_received += upstream.received
-            backend.requests_ok += 1
-            backend.end()
-        self.reason = reason
-        self.complete()
-
-    # --- the end
-
-    def complete(self) -> None:
-        """Exactly once, on every path: count, log, let the connection go on."""
-        if self.over:
-            return
-        self.over = True
-        if self._dialing is not None:
-            self._dialing.forget(self)
-        site = self.site
-        now = monotonic()
-        duration = now - self.started
-        status = self.status
-        route = self.route
-        codes = route.codes if route is not None else site.unrouted_codes
-        codes[status] = codes.get(status, 0) + 1
-        if self.tunnel is None:
-            site.in_flight -= 1
-            site.durations.observe(duration)
-        if site.log_sample >= 1.0 or site.logs_this():
-            site.log_request(self, duration)
-        self.backend = None
-        self.downstream.exchange_over(self, now)
+    def _transform(self, transform: Transform | None) -> Refusal | None:
+        """Take the head apart if that was not needed so far, and change it as route and stages want it."""
+        checked = self.checked
+        if checked is None:
+            checked = self.checked = check_request_head(self.raw_head, self.site.limits)
+            self.backend_lines = self.downstream.forward_lines + self.request_id + b"\r\n"
+            self.outbound = b""
+        if transform is not None:
+            refusal = transform(self, checked)
+            if refusal is not None:
+                return refusal
+        if self._forwarded is not None or self._withheld is not None:
+            # Of two values for one field the later one counts; what the client sent goes in any spelling.
+            coming = {name.lower(): (name, value) for name, value in self._forwarded or ()}
+            drop = {dashed(name) for name in coming} | {dashed(name) for name in self._withheld or ()}
+            checked.fields = [field for field in checked.fields if dashed(field[0].lower()) not in drop]
+            checked.fields += coming.values()
+        return None

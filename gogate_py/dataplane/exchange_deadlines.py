@@ -40,7 +40,7 @@ def check(exchange: Exchange, now: float) -> float:
         _request_time_out(exchange)
         return INFINITE
     if now >= exchange.queued_until:
-        exchange.answer(Failure.QUEUE_FULL, "No connection to the backend came free in time.", retry_after=1)
+        exchange.answer(Failure.QUEUE_TIMEOUT, "No connection to the backend came free in time.", retry_after=1)
         return INFINITE
     watch = exchange.watch
     if watch is None:
@@ -68,6 +68,8 @@ def _request_time_out(exchange: Exchange) -> None:
         exchange.abandon_client("slow_client")
     elif exchange.body_open and not exchange.request_paused and not exchange.awaits_continue():
         exchange.answer(Failure.REQUEST_TIMEOUT, detail)
+    elif exchange.waiting or exchange.queued_until < INFINITE:
+        exchange.answer(Failure.QUEUE_TIMEOUT, detail, retry_after=1)
     else:
         exchange.upstream_failed(Failure.RESPONSE_TIMEOUT, detail)
 

@@ -15,21 +15,23 @@ from typing import Any, Final, Protocol, TypeVar
 from gogate_py.arena import Arena
 from gogate_py.clock import monotonic, new_random
 from gogate_py.dataplane.admission import Admission
-from gogate_py.dataplane.backend_table import BackendTable, LiveBackend
+from gogate_py.dataplane.backend_table import BackendTable
 from gogate_py.dataplane.deadlines import INFINITE, PERIOD, Deadlines
 from gogate_py.dataplane.downstream import Downstream
 from gogate_py.dataplane.hangups import Hangups
 from gogate_py.dataplane.http_site import HttpSite
 from gogate_py.dataplane.listeners import Listeners, LiveListener
+from gogate_py.dataplane.live_backend import LiveBackend
 from gogate_py.dataplane.memory_pressure import MemoryPressure
 from gogate_py.dataplane.proxy_intake import ProxyIntake
 from gogate_py.dataplane.report import Report
-from gogate_py.dataplane.shared_state import SharedBucket
+from gogate_py.dataplane.services import Services
 from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
-from gogate_py.messages import LogLines, Unreachable, Up
-from gogate_py.policy.rate_limiter import TokenBucket
-from gogate_py.snapshot import BackendState, RateLimit, Snapshot
+from gogate_py.dataplane.waiting import WaitingRoom
+from gogate_py.messages import KeySet, LogLines, Unreachable, Up
+from gogate_py.middleware.rate_limit import connection_limits
+from gogate_py.snapshot import BackendState, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.log_buffer import LogBuffer
 from gogate_py.wire.proxy_protocol import ProxyHeader
@@ -74,14 +76,16 @@ class Plane:
         self.lag = 0.0
         self.deadlines = Deadlines()
         self.hangups = Hangups(loop)
-        self.table = BackendTable(arena, slot, slots, self.random, self._backend_removed)
-        self.bucket: SharedBucket | None = None
-        self._rate_limit: RateLimit | None = None
+        self.table = BackendTable(
+            arena, slot, slots, self.random, self._backend_removed, lambda: WaitingRoom(loop.call_later)
+        )
+        self.services = Services(self)
         self.snapshot: Snapshot | None = None
         self.access_log = LogBuffer(self._deliver)
         # --- L4
         self.tcp_duration = Histogram()
         self.relays: dict[str, TcpRelay] = {}
+        self.connection_limits: dict[str, Callable[[str], bool]] = {}  # by listener id: may this client have one more?
         self._id_prefix = f"{slot}.{incarnation}."
         self._ids = 0
         # --- L7
@@ -98,32 +102,36 @@ class Plane:
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Swap to a snapshot. What runs keeps what it began with; whatever is unchanged keeps its state."""
-        self._apply_limits(snapshot)
         self.admission.apply(snapshot)
         self.memory.limit = snapshot.limits.max_memory
         self.table.apply(snapshot)
         self.http.apply(snapshot)
+        self._apply_connection_limits(snapshot)
+        self.services.forget_unused(snapshot)
         self.snapshot = snapshot
         if not self.draining:
             await self.listeners.apply(snapshot.listeners)
 
-    def _apply_limits(self, snapshot: Snapshot) -> None:
-        limit = snapshot.rate_limits[0] if snapshot.rate_limits else None
-        old = self.bucket
-        if limit == self._rate_limit:
-            return
-        self._rate_limit = limit
-        if limit is None:
-            self.bucket = None
-        else:
-            # The tokens are in the arena: a new object with new settings goes on with the same bucket.
-            self.bucket = SharedBucket(self.arena, limit.row, TokenBucket(limit.rate, limit.per, limit.burst))
-            if old is not None:
-                self.bucket.rejected, self.bucket.contended = old.rejected, old.contended
+    def _apply_connection_limits(self, snapshot: Snapshot) -> None:
+        """What new TCP connections of each listener are counted against."""
+        self.connection_limits = {}
+        for listener in snapshot.listeners:
+            route = listener.tcp
+            if route is None:
+                continue
+            limits = [(limit, "") for limit in snapshot.rate_limits] if route.server_limits else []
+            limits += [(limit, route.name) for limit in route.rate_limits]
+            if limits:
+                counted = [(limit, self.services.limiter(limit, owner)) for limit, owner in limits]
+                self.connection_limits[listener.id] = connection_limits(counted)
 
     def apply_states(self, changes: Iterable[BackendState]) -> None:
         """Health or draining of backends changed."""
         self.table.apply_states(changes)
+
+    def apply_keys(self, keys: KeySet) -> None:
+        """The keys of a jwksUrl are these now."""
+        self.services.key_sets.apply(keys)
 
     def start(self) -> None:
         """Start the ticker."""
@@ -156,6 +164,8 @@ class Plane:
         """Send the last counters and log lines."""
         if self._timer is not None:
             self._timer.cancel()
+        self.services.close()
+        self.services.limiters.settle()
         self.table.settle()
         self.access_log.flush()
         self.outbox.send(self._report.collect())
@@ -231,6 +241,7 @@ class Plane:
             elif self.listeners.is_paused() and not self.draining:
                 self.spawn(self.listeners.resume())
             self.table.settle()
+            self.services.limiters.settle()
             self.access_log.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
             self.outbox.send(self._report.collect())

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from gogate_py.messages import Counts
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
     from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.live_backend import LiveBackend
+    from gogate_py.dataplane.live_route import RouteCounts
     from gogate_py.dataplane.plane import Plane
+    from gogate_py.middleware.response_cache import ResponseCache
 
 Sample = tuple[str, tuple[str, ...], float]
 
@@ -73,6 +75,9 @@ class Report:
         if b.breaker is not None and b.breaker.opened:
             out.append(("gogate_circuit_breaker_opened_total", labels, b.breaker.opened))
             b.breaker.opened = 0
+        if b.outlier is not None and b.outlier.ejections:
+            out.append(("gogate_outlier_ejections_total", labels, b.outlier.ejections))
+            b.outlier.ejections = 0
         if b.connects:
             out += [("gogate_backend_connects_total", (*labels, result), n) for result, n in b.connects.items()]
             b.connects = {}
@@ -100,22 +105,66 @@ class Report:
 
     def _site(self, out: list[Sample]) -> None:
         site = self._plane.http
-        for (route, code), n in site.take_route_codes():
-            out.append(("gogate_route_requests_total", (route, str(code)), n))
+        if site.unrouted_codes:
+            self._codes("", site.unrouted_codes, out)
+        # Whatever is counted on a route belongs to a request, which ends with a status: with thousands of routes only
+        # those with one are worth a look.
+        for name, counts in [entry for entry in site.counts.items() if entry[1].codes]:
+            self._route(name, counts, out)
+        for name, cache in site.caches.items():
+            self._cache(name, cache, out)
+        for pool in self._plane.table.pools.values():
+            if pool.waiting.timed_out:
+                out.append(("gogate_pool_wait_timeouts_total", (pool.name,), pool.waiting.timed_out))
+                pool.waiting.timed_out = 0
         if site.local_reasons:
             out += [("gogate_local_responses_total", (reason,), n) for reason, n in site.local_reasons.items()]
             site.local_reasons = {}
 
+    @staticmethod
+    def _codes(route: str, codes: dict[int, int], out: list[Sample]) -> None:
+        out += [("gogate_route_requests_total", (route, str(code)), n) for code, n in codes.items()]
+        codes.clear()
+
+    def _route(self, name: str, counts: RouteCounts, out: list[Sample]) -> None:
+        self._codes(name, counts.codes, out)
+        if counts.refused:
+            for (stage, reason), n in counts.refused.items():
+                if stage == "auth":
+                    out.append(("gogate_auth_failures_total", (name, reason), n))
+                elif stage != "rate_limit":  # those are counted by the limits, connections included
+                    out.append(("gogate_route_refusals_total", (name, stage, reason), n))
+            counts.refused.clear()
+        if counts.arms:
+            out += [("gogate_split_requests_total", (name, pool), n) for pool, n in counts.arms.items()]
+            counts.arms.clear()
+        if counts.fallbacks:
+            out += [("gogate_split_fallbacks_total", (name, pool), n) for pool, n in counts.fallbacks.items()]
+            counts.fallbacks.clear()
+        if counts.retries_denied:
+            out.append(("gogate_retries_denied_total", (name,), counts.retries_denied))
+            counts.retries_denied = 0
+
+    @staticmethod
+    def _cache(route: str, cache: ResponseCache, out: list[Sample]) -> None:
+        for result, n in (("hit", cache.hits), ("miss", cache.misses), ("bypass", cache.bypassed)):
+            if n:
+                out.append(("gogate_cache_requests_total", (route, result), n))
+        cache.hits = cache.misses = cache.bypassed = 0
+        if cache.evicted:
+            out.append(("gogate_cache_evicted_total", (route,), cache.evicted))
+            cache.evicted = 0
+
     def _own(self, out: list[Sample]) -> None:
         plane = self._plane
-        bucket = plane.bucket
-        if bucket is not None and bucket.rejected:
-            out.append(("gogate_rate_limit_rejected_total", (), bucket.rejected))
-            bucket.rejected = 0
         contended = plane.table.take_contended() + plane.admission.take_uncounted()
-        if bucket is not None:
-            contended += bucket.contended
-            bucket.contended = 0
+        limits = plane.services.limiters
+        for labels, n in limits.take_rejected():
+            out.append(("gogate_rate_limit_rejected_total", labels, n))
+        contended += limits.take_contended()
+        evicted = limits.take_evicted()
+        if evicted:
+            out.append(("gogate_rate_limit_keys_evicted_total", (), evicted))
         if contended:
             out.append(("gogate_arena_contention_total", (), contended))
         if plane.access_log.dropped:
@@ -133,6 +182,12 @@ class Report:
         }
         for listener in plane.listeners.by_id.values():
             now["gogate_connections_active", (listener.name,)] = listener.active
+        for pool in plane.table.pools.values():
+            if pool.waiting or ("gogate_pool_waiting", (pool.name,)) in self._gauges:
+                now["gogate_pool_waiting", (pool.name,)] = len(pool.waiting)
+        for name, cache in plane.http.caches.items():
+            now["gogate_cache_entries", (name,)] = cache.entries
+            now["gogate_cache_bytes", (name,)] = cache.bytes
         for backend in plane.table.rows.values():
             if backend.ready is not None:
                 now["gogate_pool_size", (backend.pool_name, backend.address)] = len(backend.ready)

@@ -40,7 +40,7 @@ class TcpDownstream(RelaySide):
         self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
         if self._ticket == REFUSED:
             self.abort()
-        elif plane.bucket is not None and not plane.bucket.try_take():
+        elif not self._within_limits(host):
             listener.refuse(Failure.RATE_LIMITED.reason)
             self.abort()
         else:
@@ -50,6 +50,11 @@ class TcpDownstream(RelaySide):
             except Exception as error:  # the event loop would log it, and leave the connection open
                 plane.internal_error(error, "relay")
                 self.relay.cut("internal")
+
+    def _within_limits(self, host: str) -> bool:
+        assert self._listener.spec is not None
+        admit = self._plane.connection_limits.get(self._listener.spec.id)
+        return admit is None or admit(host)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.active -= 1

@@ -21,7 +21,7 @@ from gogate_py.dataplane.tcp_side import RelaySide
 from gogate_py.errors import Failure
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
+    from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.plane import Plane
     from gogate_py.snapshot import TcpPool
 

@@ -28,8 +28,9 @@ from gogate_py.wire.proxy_protocol import encode
 from gogate_py.wire.relay_state import Command, Event, State, advance
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
     from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.live_backend import LiveBackend
+    from gogate_py.dataplane.live_pool import LivePool
     from gogate_py.dataplane.plane import Plane
     from gogate_py.dataplane.tcp_downstream import TcpDownstream
 
@@ -46,8 +47,9 @@ class TcpRelay:
 
     __slots__ = (
         "_attempts", "_backend", "_backend_side", "_client", "_completed", "_counted_in", "_counted_out", "_dialing",
-        "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool_name", "_reason",
-        "_result", "_route", "_seen", "_send_proxy", "_started", "_state", "_trial", "_tried", "deadline", "id",
+        "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool", "_pool_name",
+        "_reason", "_result", "_route", "_seen", "_send_proxy", "_started", "_state", "_trial", "_tried", "_waiting",
+        "deadline", "id",
     )
 
     def __init__(self, plane: Plane, listener: LiveListener, client: TcpDownstream) -> None:
@@ -63,6 +65,8 @@ class TcpRelay:
         self._pool_name = route.pool
         self._idle_timeout = route.idle_timeout
         self._state = State.CONNECTING
+        self._pool: LivePool | None = None
+        self._waiting = False  # for a backend with room
         self._trial = False
         self._tried: tuple[LiveBackend, ...] = ()
         self._attempts = 0
@@ -101,21 +105,55 @@ class TcpRelay:
             self._listener.refuse(Failure.NO_BACKEND.reason)
             self._give_up("no_backend", f"Pool {self._pool_name} is gone.")
             return
-        picked = pool.pick(self._tried)
-        if picked is None:
-            if self._tried:
-                self._give_up("connect_failed", self._reason)
-                return
-            failure, detail, _ = pool.why_none()
-            self._listener.refuse(failure.reason)
-            self._give_up("no_backend", detail)
+        self._pool = pool
+        picked = pool.pick(self._tried, self._key(pool)) if not pool.waiting or self._tried else None
+        if picked is not None:
+            if failed is not None:
+                self._tried[-1].count_retry(failed.reason)
+            self._go(pool, *picked)
+        elif not self._tried and pool.is_full() and pool.may_wait():
+            self._waiting = True
+            pool.waiting.enter(self, pool.spec.queue_timeout)
+        else:
+            self._no_backend(pool)
+
+    def _key(self, pool: LivePool) -> int:
+        """What a hashing balancer goes by: the client's address."""
+        return pool.key_of_address(ends.host(self._client.source)) if pool.needs_key else 0
+
+    def _no_backend(self, pool: LivePool) -> None:
+        if self._tried:
+            self._give_up("connect_failed", self._reason)
             return
-        backend, self._trial = picked
+        failure, detail, _ = pool.why_none()
+        self._listener.refuse(failure.reason)
+        self._give_up("no_backend", detail)
+
+    def room(self) -> bool:
+        """A backend may have room (waiting.Waiter)."""
+        pool = self._pool
+        assert pool is not None
+        picked = pool.pick((), self._key(pool))
+        if picked is None and pool.is_full():
+            return False
+        self._waiting = False
+        if picked is None:
+            self._no_backend(pool)
+        else:
+            self._go(pool, *picked)
+        return True
+
+    def waited_too_long(self) -> None:
+        """queueTimeout is over (waiting.Waiter)."""
+        self._waiting = False
+        self._listener.refuse(Failure.QUEUE_TIMEOUT.reason)
+        self._give_up("no_backend", "Every backend had maxConnections for queueTimeout.")
+
+    def _go(self, pool: LivePool, backend: LiveBackend, trial: bool) -> None:
+        """An attempt at the backend picked (and counted as working)."""
         self._backend = backend
-        if failed is not None:
-            self._tried[-1].count_retry(failed.reason)
+        self._trial = trial
         self._attempts += 1
-        backend.begin()
         settings = pool.spec.tcp_pool
         if settings is not None:
             if backend.ready is None:
@@ -235,6 +273,9 @@ class TcpRelay:
                     backend.abort()
 
     def _stop_dialing(self) -> None:
+        if self._waiting and self._pool is not None:
+            self._waiting = False
+            self._pool.waiting.leave(self)
         task, self._dialing = self._dialing, None
         if task is not None:
             task.cancel()
@@ -293,6 +334,8 @@ class TcpRelay:
         backend.release_trial(self._trial)
         self._trial = False
         backend.end()
+        if self._pool is not None:
+            self._pool.freed()
 
     def flush_counts(self) -> None:
         """Bring the backend's byte counters up to date (each report), and its breaker, when it spoke its first byte."""
@@ -314,6 +357,7 @@ class TcpRelay:
         if self._completed:
             return
         self._completed = True
+        self._stop_dialing()
         plane = self._plane
         plane.relays.pop(self.id, None)
         plane.deadlines.discard(self)

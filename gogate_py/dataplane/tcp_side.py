@@ -19,7 +19,7 @@ from gogate_py.dataplane.hangups import send_reset
 from gogate_py.errors import Failure
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
+    from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.plane import Plane
     from gogate_py.dataplane.tcp_pool import ReadyConnections
     from gogate_py.dataplane.tcp_relay import TcpRelay

@@ -13,7 +13,7 @@ from gogate_py.dataplane.body_watch import BODY_CHECK
 from gogate_py.dataplane.deadlines import INFINITE
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.exchange import Exchange
+    from gogate_py.dataplane.exchange_end import ExchangeEnd
     from gogate_py.dataplane.upstream import Upstream
 
 
@@ -22,7 +22,7 @@ class Tunnel:
 
     __slots__ = ("_backend_ended", "_client_ended", "_exchange", "_moved", "_moved_at", "_seen", "_upstream")
 
-    def __init__(self, exchange: Exchange, upstream: Upstream, now: float) -> None:
+    def __init__(self, exchange: ExchangeEnd, upstream: Upstream, now: float) -> None:
         self._exchange = exchange
         self._upstream = upstream
         self._client_ended = False

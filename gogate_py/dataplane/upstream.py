@@ -25,7 +25,7 @@ from gogate_py.wire.chunked import ChunkedDecoder
 from gogate_py.wire.head_check import ResponseHead, check_response_head, find_head_end, has_body
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.exchange import Exchange
+    from gogate_py.dataplane.attempts import Attempts
     from gogate_py.dataplane.upstream_connections import UpstreamConnections
 
 IDLE: Final = 0
@@ -70,7 +70,7 @@ class Upstream:
         self.transport: Any = None
         self.write: Any = None
         self.write_paused = False
-        self.exchange: Exchange | None = None
+        self.exchange: Attempts | None = None
         self.created = 0.0
         self.idle_since = 0.0
         self.reused = False
@@ -133,7 +133,7 @@ class Upstream:
                 self._chunked(exchange, data)
             elif state == UNTIL_CLOSE:
                 self.received += len(data)
-                exchange.body(data)
+                exchange.answer_body(data)
             elif state == TUNNEL and exchange.tunnel is not None:
                 self.received += len(data)
                 exchange.tunnel.backend_data(data)
@@ -226,7 +226,7 @@ class Upstream:
 
     # --- for the exchange
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Attempts) -> None:
         """Lend it to an exchange, whose request is about to be written."""
         self.exchange = exchange
         self._state = HEAD
@@ -245,7 +245,7 @@ class Upstream:
 
     # --- framing
 
-    def _head(self, exchange: Exchange, data: bytes) -> None:
+    def _head(self, exchange: Attempts, data: bytes) -> None:
         searched = len(self._buffer)
         if searched:
             data = self._buffer + data
@@ -264,7 +264,7 @@ class Upstream:
             head_bytes = data if end == len(data) else data[:end]
             if exchange.fast_answer:
                 fast = exchange.site.fast_response(head_bytes)
-                if fast is not None:
+                if fast is not None and fast[0] not in exchange.retry_statuses:
                     self._fast(exchange, data, end, fast)
                     return
             head = check_response_head(head_bytes, limits)
@@ -278,7 +278,7 @@ class Upstream:
                 return
         self._final(exchange, head, data, end)
 
-    def _fast(self, exchange: Exchange, data: bytes, end: int, fast: tuple[int, int, int, int]) -> None:
+    def _fast(self, exchange: Attempts, data: bytes, end: int, fast: tuple[int, int, int, int]) -> None:
         """A clean head with Content-Length, forwarded as a slice (PERFORMANCE.md section 2)."""
         status, length, cut_start, cut_end = fast
         total = len(data)
@@ -296,7 +296,7 @@ class Upstream:
         if left <= 0:
             self._finish(exchange, keep=self._keep)
 
-    def _interim_answer(self, exchange: Exchange, head: ResponseHead, data: bytes) -> bool:
+    def _interim_answer(self, exchange: Attempts, head: ResponseHead, data: bytes) -> bool:
         """A 1xx: relayed, or the switch to a tunnel. → whether reading the head is over."""
         if head.status == 101:
             if not exchange.websocket or head.upgrade != b"websocket":
@@ -311,8 +311,10 @@ class Upstream:
         exchange.interim(head)
         return False
 
-    def _final(self, exchange: Exchange, head: ResponseHead, data: bytes, end: int) -> None:
+    def _final(self, exchange: Attempts, head: ResponseHead, data: bytes, end: int) -> None:
         self.received += end
+        if head.status in exchange.retry_statuses and exchange.retry_answer(head):
+            return
         self._keep = head.keep_alive
         if not has_body(exchange.method, head):
             exchange.head(head, body=False)
@@ -335,35 +337,35 @@ class Upstream:
             self._keep = False
             if data:
                 self.received += len(data)
-                exchange.body(data)
+                exchange.answer_body(data)
 
-    def _length(self, exchange: Exchange, data: bytes) -> None:
+    def _length(self, exchange: Attempts, data: bytes) -> None:
         size = len(data)
         self.received += size
         left = self._left - size
         if left > 0:
             self._left = left
-            exchange.body(data)
+            exchange.answer_body(data)
             return
         if left < 0:
             data = data[:left]
             self._keep = False
         if data:
-            exchange.body(data)
+            exchange.answer_body(data)
         self._finish(exchange, keep=self._keep)
 
-    def _chunked(self, exchange: Exchange, data: bytes) -> None:
+    def _chunked(self, exchange: Attempts, data: bytes) -> None:
         self.received += len(data)
         decoder = self._decoder
         assert decoder is not None
         payload = decoder.feed(data)
         if payload:
-            exchange.body(payload)
+            exchange.answer_body(payload)
         if decoder.done and not exchange.over:
             exchange.answer_trailers = decoder.trailers
             self._finish(exchange, keep=self._keep and not decoder.rest)
 
-    def _finish(self, exchange: Exchange, *, keep: bool) -> None:
+    def _finish(self, exchange: Attempts, *, keep: bool) -> None:
         """The answer is complete: give the connection back, then let the exchange end."""
         self.exchange = None
         self._decoder = None

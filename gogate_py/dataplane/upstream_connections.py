@@ -16,14 +16,12 @@ from gogate_py.dataplane.upstream import Upstream
 from gogate_py.errors import Failure
 
 if TYPE_CHECKING:
-    from gogate_py.dataplane.backend_table import LiveBackend
-    from gogate_py.dataplane.exchange import Exchange
+    from gogate_py.dataplane.attempts import Attempts
+    from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.plane import Plane
     from gogate_py.snapshot import HttpTransport
 
 _EXPIRY_PERIOD: Final = 1.0
-#: How long a request waits for one of maxConnsPerHost connections, seconds (config.reference.yaml, queueTimeout).
-QUEUE_TIMEOUT: Final = 5.0
 
 
 class UpstreamConnections:
@@ -42,7 +40,7 @@ class UpstreamConnections:
         self.deadline = INFINITE
         self._idle: list[Upstream] = []  # oldest first
         self._open = 0
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[Attempts] = deque()
 
     def __repr__(self) -> str:
         idle, waiting = len(self._idle), len(self._waiting)
@@ -59,7 +57,7 @@ class UpstreamConnections:
             upstream.close()
         return None
 
-    def connect(self, exchange: Exchange) -> None:
+    def connect(self, exchange: Attempts) -> None:
         """Dial for an exchange, or let it wait when maxConnsPerHost is reached. It hears of the outcome."""
         limit = self.settings.max_conns_per_host
         if limit and self._open >= limit:
@@ -67,12 +65,12 @@ class UpstreamConnections:
                 exchange.not_connected(Failure.QUEUE_FULL, Failure.QUEUE_FULL.detail)
                 return
             self._waiting.append(exchange)
-            exchange.queued(monotonic() + QUEUE_TIMEOUT)
+            exchange.queued(monotonic() + self.backend.queue_timeout)
             return
         self._open += 1
         self.plane.spawn(self._dial(exchange))
 
-    async def _dial(self, exchange: Exchange) -> None:
+    async def _dial(self, exchange: Attempts) -> None:
         try:
             upstream, error = await self._reach(exchange)
         except BaseException:
@@ -95,7 +93,7 @@ class UpstreamConnections:
         else:
             exchange.connected(upstream)
 
-    async def _reach(self, exchange: Exchange) -> tuple[Upstream | None, DialError | None]:
+    async def _reach(self, exchange: Attempts) -> tuple[Upstream | None, DialError | None]:
         """Try every address of the backend's name before the backend is given up; → a connection, or why there is
         none."""
         backend = self.backend
@@ -120,12 +118,12 @@ class UpstreamConnections:
                 self.plane.unreachable(backend, error.text)
         return None, error
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, exchange: object) -> None:
         """An exchange does not wait any more."""
-        try:
-            self._waiting.remove(exchange)
-        except ValueError:
-            pass
+        for waiting in self._waiting:
+            if waiting is exchange:
+                self._waiting.remove(waiting)
+                return
 
     def put(self, upstream: Upstream) -> None:
         """A connection is free again: for who waits, else kept if there is room."""

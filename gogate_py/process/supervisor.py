@@ -15,14 +15,15 @@ import logging
 import os
 import resource
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gogate_py import __version__
-from gogate_py.arena import BREAKER_STATE, Arena
-from gogate_py.clock import monotonic
+from gogate_py.arena import BREAKER_STATE, EJECTED_UNTIL, Arena
+from gogate_py.clock import monotonic, monotonic_ns
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers
+from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.errors import StartError
@@ -36,17 +37,23 @@ from gogate_py.messages import (
     Down,
     Drain,
     Drained,
+    KeySet,
     ListConnections,
     LogLines,
+    UnknownKey,
     Unreachable,
     Up,
 )
+from gogate_py.middleware.question import Question
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.process.parsers import check_parsers
 from gogate_py.process.sockets import BoundListener, bind
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
 from gogate_py.telemetry.logs import LogWriter
 from gogate_py.telemetry.totals import Totals
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.explain import Explainer
 
 log = logging.getLogger("gogate.supervisor")
 
@@ -76,6 +83,8 @@ class Supervisor:
         self._questions: dict[int, tuple[asyncio.Future[list[Connection] | bool], set[int], list[Connection]]] = {}
         self._question_numbers = itertools.count(1)
         self._all_serving = asyncio.Event()
+        # made when it is first asked for, for one generation and its keys
+        self._explainer: tuple[tuple[int, list[KeySet]], Explainer] | None = None
         self._signals: asyncio.Queue[int] = asyncio.Queue()
 
     async def run(self) -> int:
@@ -221,6 +230,8 @@ class Supervisor:
                 self._publisher.acknowledged_by(slot, message.generation)
             case Unreachable():
                 self._control.unreachable(message.row, message.error)
+            case UnknownKey():
+                self._control.unknown_key(message.url)
             case Connections() | Closed():
                 question = self._questions.get(message.question)
                 if question is not None:
@@ -286,11 +297,28 @@ class Supervisor:
         """Cut one L4 connection; → whether it was there."""
         return await self._ask(CloseConnection, connection_id) is True
 
-    def backend_live(self, row: int) -> tuple[int, str]:
-        """Active count over all workers and breaker state, from the arena."""
+    def backend_live(self, row: int) -> LiveState:
+        """What the arena knows of a backend."""
         arena = self._arena
-        state = arena.cells[arena.backend(row) + BREAKER_STATE]
-        return arena.active(row, len(self._workers.slots)), STATE_NAMES[state]
+        first = arena.backend(row)
+        return LiveState(
+            arena.active(row, len(self._workers.slots)),
+            STATE_NAMES[arena.cells[first + BREAKER_STATE]],
+            arena.cells[first + EJECTED_UNTIL] > monotonic_ns(),
+        )
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        """What would happen to a request now."""
+        # Loaded when it is first asked for: the supervisor has no other use for the data plane.
+        from gogate_py.dataplane.explain import Explainer
+
+        snapshot = self._publisher.snapshot
+        assert snapshot is not None  # there is one before the admin API is served
+        known = (snapshot.generation, self._publisher.key_sets())
+        if self._explainer is None or self._explainer[0] != known:
+            explainer = Explainer(snapshot, self._arena, len(self._workers.slots), known[1])
+            self._explainer = (known, explainer)
+        return self._explainer[1].explain(question)
 
     def log_lines_dropped(self) -> int:
         """Lines the log writer dropped since the last call."""

@@ -28,6 +28,7 @@ from gogate_py.messages import (
     Connections,
     Drain,
     Drained,
+    KeySet,
     ListConnections,
     Listen,
     LogLines,
@@ -106,6 +107,8 @@ class Worker:
                 set_format(message.snapshot.log_level, message.snapshot.log_format)
                 await plane.apply(message.snapshot)
                 self._channel.send(Applied(message.snapshot.generation))
+            case KeySet():
+                plane.apply_keys(message)
             case States():
                 plane.apply_states(message.changes)
                 self._channel.send(Applied(message.generation))

@@ -24,9 +24,11 @@ from gogate_py.config.loader import load_text
 from gogate_py.controlplane import admin_server
 from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers
+from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.messages import Connection
+from gogate_py.middleware.question import Question
 from gogate_py.telemetry.totals import Totals
 
 STRANGER = "203.0.113.2"
@@ -70,9 +72,13 @@ class PlayedSupervisor:
         self.live = [one for one in self.live if one.id != connection_id]
         return len(self.live) < before
 
-    def backend_live(self, row: int) -> tuple[int, str]:
+    def backend_live(self, row: int) -> LiveState:
         """Seven active; the breaker that was set."""
-        return 7, self.breakers.get(row, "closed")
+        return LiveState(7, self.breakers.get(row, "closed"), False)
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        """What was asked."""
+        return {"asked": question.head.decode("latin-1"), "client": question.client}
 
     def log_lines_dropped(self) -> int:
         """What was set, once."""

@@ -29,7 +29,7 @@ def report(api: AdminHarness) -> None:
         ("gogate_connections_total", ("http",), 4),
         ("gogate_connections_refused_total", ("http", "no_backend"), 1),
         ("gogate_local_responses_total", ("no_backend",), 2),
-        ("gogate_rate_limit_rejected_total", (), 5),
+        ("gogate_rate_limit_rejected_total", ("", "ip"), 5),
         ("gogate_tcp_connections_total", ("db", *labels, "ok"), 6),
         ("gogate_backend_bytes_sent_total", labels, 1000),
     ]
@@ -55,7 +55,7 @@ def test_stats(api: AdminHarness) -> None:
     assert (stats["requests"]["total"], stats["requests"]["in_flight"]) == (64, 2)
     assert stats["requests"]["local"] == {"no_backend": 4}
     assert stats["connections"]["listeners"] == {"http": {"total": 8, "active": 4, "refused": 2}}
-    assert stats["rate_limit"] == {"rejected": 10}
+    assert stats["rate_limit"] == {"rejected": 10, "by_limit": {"": {"ip": 10}}}
     assert (stats["latency_ms"]["count"], stats["latency_ms"]["mean"]) == (60, 8.0)
     assert 5 < stats["latency_ms"]["p50"] < stats["latency_ms"]["p99"] <= 10
     assert stats["tcp_duration_ms"]["p99"] is None

@@ -70,7 +70,7 @@ class TestBackends:
         assert first == {
             "id": "127.0.0.1:9001", "addr": "127.0.0.1:9001", "pool": "default", "origin": "file", "weight": 1,
             "healthy": True, "last_error": "", "active_connections": 7, "breaker": "closed", "draining": False,
-            "registrations": [],
+            "registrations": [], "backup": False, "ejected": False, "warming_up": False,
         }  # fmt: skip
         assert (second["addr"], second["breaker"]) == ("127.0.0.1:9002", "half_open")
 

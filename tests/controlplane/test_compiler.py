@@ -5,7 +5,9 @@ from __future__ import annotations
 from gogate_py.config.loader import load_text
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import Member, compile_snapshot, listener_ids, members
+from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.registry import Registration
+from gogate_py.controlplane.rows import LimitRows
 from gogate_py.messages import Configure, decode_down, encode
 from gogate_py.snapshot import (
     BackendState,
@@ -75,6 +77,9 @@ def compiled(text: str, *instances: Registration, workers: int = 2) -> Snapshot:
         lambda _, row: BackendState(row, row != 1, False, "" if row != 1 else "refused"),
         7,
         workers,
+        Overrides(lambda: 0.0),
+        LimitRows(),
+        b"s" * 32,
     )
 
 
@@ -186,7 +191,7 @@ def test_the_long_form_is_carried_over_whole() -> None:
     )
     assert (snapshot.limits.request_body, snapshot.limits.methods) == (1 << 20, ("GET",))
     assert snapshot.timeouts.request == 5.0
-    assert snapshot.rate_limits == (RateLimit(0, 50.0, 2.0, 7),)
+    assert snapshot.rate_limits == (RateLimit(0, 50.0, 2.0, 7, name="token_bucket"),)
     assert (snapshot.trusted_proxies, snapshot.head_rules.header_names) == (("10.0.0.0/8",), "reject")
     assert (snapshot.log_level, snapshot.log_format) == ("warn", "text")
     access = snapshot.access_log

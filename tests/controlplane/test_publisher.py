@@ -8,6 +8,8 @@ from control_world import Link, turns
 
 from gogate_py.config.loader import load_text
 from gogate_py.controlplane.compiler import Member, compile_snapshot, members
+from gogate_py.controlplane.overrides import Overrides
+from gogate_py.controlplane.rows import LimitRows
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.messages import Configure, States, decode_down, encode
 from gogate_py.snapshot import BackendState, Snapshot
@@ -23,7 +25,16 @@ def snapshot(generation: int) -> Snapshot:
         return ((member.address.host, member.address.port),)
 
     return compile_snapshot(
-        CONFIG, found, rows, endpoints, lambda _, row: BackendState(row, True, False), generation, 2
+        CONFIG,
+        found,
+        rows,
+        endpoints,
+        lambda _, row: BackendState(row, True, False),
+        generation,
+        2,
+        Overrides(lambda: 0.0),
+        LimitRows(),
+        b"s" * 32,
     )
 
 

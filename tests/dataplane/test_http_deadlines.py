@@ -348,7 +348,7 @@ def test_queue_timeout() -> None:
             assert bed.site.in_flight == 2
             bed.pass_time(1.5)
             response = await second.response()
-            assert (response.status, response.problem["reason"]) == (503, "queue_full")
+            assert (response.status, response.problem["reason"]) == (503, "queue_timeout")
             assert response.fields["retry-after"] == "1"
             assert bed.live().breaker.closed()
 

@@ -73,12 +73,12 @@ def test_refusing_backends_everywhere() -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_backend_that_closes_without_an_answer(reset: bool) -> None:
-    """An idempotent request is tried once more on another backend; a POST is not, nor anything with a body (F1)."""
+    """An idempotent request is tried once more on another backend, its small body too; a POST is not (F1)."""
 
     async def main() -> None:
         bad, good = StubUpstream(closing(reset=reset)), StubUpstream()
         async with HttpPlane(bad, good) as bed:
-            for method, body, statuses in (("GET", b"", {200}), ("POST", b"", {200, 502}), ("PUT", b"x", {200, 502})):
+            for method, body, statuses in (("GET", b"", {200}), ("POST", b"", {200, 502}), ("PUT", b"x", {200})):
                 before = bad.requests
                 got = set()
                 for _ in range(4):

@@ -34,6 +34,7 @@ from gogate_py.snapshot import (
     Listener,
     Pool,
     RateLimit,
+    Retry,
     Snapshot,
     Timeouts,
 )
@@ -44,6 +45,8 @@ LIMITS = Limits(
     8192, 32768, 100, 0, 65536, 128, 10000, 1000, ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 )
 TRANSPORT = HttpTransport(64, 0, 1024, 90.0, 0.0, 3.0)
+#: As config.reference.yaml has it.
+RETRY = Retry(2, 0.0, 65536, True, True, False, (502, 503, 504), 0.025, 0.25, 20, ("idempotent",))
 
 
 def run(main: Coroutine[Any, Any, None], loop: str = "uvloop") -> None:
@@ -143,7 +146,11 @@ class HttpPlane:
         head_rules: HeadRules | None = None,
         send_buffer: int = 0,
         accept_proxy: bool = False,
+        pool: dict[str, Any] | None = None,
+        pools: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
+        """``pool``: further settings of every pool; ``pools``: name → places of its backends (default: one pool named
+        default with all); a route names one of them."""
         self.backends = backends
         self.timeouts = msgspec.structs.replace(TIMEOUTS, **(timeouts or {}))
         self.limits = msgspec.structs.replace(LIMITS, **(limits or {}))
@@ -154,6 +161,10 @@ class HttpPlane:
         self.trusted = trusted
         self.rate_limit = rate_limit
         self.head_rules = head_rules or HeadRules()
+        self.pool = pool or {}
+        self.pools = pools or {"default": tuple(range(len(backends)))}
+        self.weights: dict[int, int] = {}
+        self.backups: set[int] = set()
         self.send_buffer = send_buffer  # of the kernel, towards clients; small: back-pressure comes soon
         self.accept_proxy = accept_proxy
         self.outbox = _Outbox()
@@ -221,22 +232,35 @@ class HttpPlane:
     def snapshot(self) -> Snapshot:
         """The snapshot of the settings as they are now."""
         self._generation += 1
-        backends = tuple(
+        backends = [
             Backend(
                 row,
                 backend.address,
                 (("127.0.0.1", backend.port),),
-                1,
+                self.weights.get(row, 1),
                 self.states.get(row, BackendState(row, True, False)),
+                row in self.backups,
             )
             for row, backend in enumerate(self.backends)
+        ]
+        pools = tuple(
+            Pool(
+                name,
+                self.balancer,
+                tuple(backends[row] for row in rows if row < len(backends)),
+                self.transport,
+                self.breaker,
+                **self.pool,
+            )
+            for name, rows in self.pools.items()
         )
-        pool = Pool("default", self.balancer, backends, self.transport, self.breaker)
-        base = HttpRoute("all", "default", "", "", "/", (), self.timeouts, True)
+        base = HttpRoute(
+            "all", "default", "", "", "/", (), self.timeouts, True, retry=RETRY, max_body=self.limits.request_body
+        )
         return Snapshot(
             self._generation,
             (Listener(LISTENER, f":{self.port}", accept_proxy=self.accept_proxy),),
-            (pool,),
+            pools,
             tuple(msgspec.structs.replace(base, **route) for route in self.routes),
             self.limits,
             self.timeouts,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gogate_py.config.schema import Config
-from gogate_py.config.settings import Group, ListOf, settings_of
+from gogate_py.config.settings import Group, GroupList, ListOf, settings_of
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "security.md").read_text("utf-8")
@@ -22,7 +22,7 @@ def defaults() -> dict[str, str]:
         for named in settings_of(cls):
             shape = named.setting.shape
             path = f"{prefix}{named.key}"
-            if isinstance(shape, Group):
+            if isinstance(shape, Group) or (isinstance(shape, GroupList) and named.key == "rateLimit"):
                 walk(shape.cls, f"{path}.")
             elif isinstance(shape, ListOf):
                 found[path] = f"[{', '.join(shape.kind.show(item) for item in named.make_default())}]"

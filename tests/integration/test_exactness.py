@@ -3,75 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
+import math
+import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from doubles.configs import ANY, gateway_config, http_gateway
 from doubles.gateway import Gateway, echo_server, wait_for
+from doubles.gateway_clients import Client, a_client_per_worker, slot_of
 from doubles.http_backend import HttpBackend
 from doubles.load import in_threads
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 4])
-REQUEST = b"GET / HTTP/1.1\r\nHost: gogate.test\r\n\r\n"
-
-
-class Client:
-    """One kept connection, in plain blocking calls."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._connection = http.client.HTTPConnection(*gateway.address("http:default"), timeout=20)
-
-    def get(self) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """One request → (status, headers, body)."""
-        self._connection.request("GET", "/")
-        answer = self._connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-
-    def close(self) -> None:
-        """Close it."""
-        self._connection.close()
-
-
-def _slot_of(backend: HttpBackend) -> int:
-    """The worker that sent the backend its last request: request ids begin with the slot."""
-    fields = dict(line.lower().split(b": ", 1) for line in backend.heads[-1].split(b"\r\n")[1:])
-    return int(fields[b"x-request-id"][:2], 16)
-
-
-@contextlib.contextmanager
-def _a_client_per_worker(gateway: Gateway, backend: HttpBackend, workers: int) -> Iterator[list[Client]]:
-    """One kept connection to each worker (the kernel spreads connections by hash, so some more are made)."""
-    found: dict[int, Client] = {}
-    made: list[Client] = []
-
-    def complete() -> bool:
-        made.append(Client(gateway))
-        assert made[-1].get()[0] == 200
-        found.setdefault(_slot_of(backend), made[-1])
-        return len(found) == workers
-
-    wait_for(complete, what="a connection to every worker")
-    try:
-        yield [found[slot] for slot in sorted(found)]
-    finally:
-        for client in made:
-            client.close()
+#: Seconds of load.
+SECONDS = 10.0 if os.environ.get("GOGATE_SOAK") else 3.0
+#: The same for windows of a second: not a whole number of them, so that it is clear how many there were.
+WINDOWS = SECONDS + 0.4
 
 
 class Offered:
-    """Load for three seconds from many connections, far above the limit; counts what was admitted, and bounds it.
+    """Load from many connections, ten times the limit and more; counts what was admitted, and bounds it.
 
-    The bucket starts full, and is asked all the time from the first answer to the last question: at least
-    burst + rate x that time is admitted, and at most burst + rate x (first question to last answer).
+    The limit is asked all the time from the first answer to the last question, so it admits at least what it allows in
+    that time, and at most what it allows from the first question to the last answer. Several can be added up.
     """
 
-    def __init__(self, seconds: float = 3.0) -> None:
+    def __init__(self, *lines: str, path: str = "/", seconds: float = SECONDS) -> None:
+        """``lines``: further lines of the requests' heads."""
+        head = [f"GET {path} HTTP/1.1", "Host: gogate.test", *lines, "", ""]
+        self._request = "\r\n".join(head).encode()
         self._until = time.monotonic() + seconds
         self._lock = threading.Lock()
         self.admitted = 0
@@ -91,11 +56,11 @@ class Offered:
             self.last_asked = max(self.last_asked, asked)
             self.last_answer = max(self.last_answer, answered)
 
-    def http(self, address: tuple[str, int], batch: int = 8) -> None:
+    def http(self, address: tuple[str, int], batch: int = 16) -> None:
         """Pipelined requests on one connection."""
         with socket.create_connection(address, timeout=20) as sock:
             while (asked := time.monotonic()) < self._until:
-                sock.sendall(REQUEST * batch)
+                sock.sendall(self._request * batch)
                 answers = b""
                 while answers.count(b"\r\n\r\n") < batch or not _complete(answers):
                     more = sock.recv(1 << 16)
@@ -117,12 +82,24 @@ class Offered:
                     answer = sock.recv(16)
             self._note(asked, time.monotonic(), bool(answer), not answer)
 
-    def check(self, rate: float, burst: int) -> None:
-        """Admitted within 1 % (and 1) of what the limit says, and far more offered."""
-        least = burst + rate * (self.last_asked - self.first_answer)
-        most = burst + rate * (self.last_answer - self.first_asked)
+    def __add__(self, other: Offered) -> Offered:
+        both = Offered()
+        for one in (self, other):
+            both._note(one.first_asked, one.first_answer, one.admitted, one.refused)
+            both._note(one.last_asked, one.last_answer, 0, 0)
+        return both
+
+    def check(self, allowed: Callable[[float], float], times: int = 10) -> None:
+        """Admitted within 1 % (and 1) of what is allowed in the seconds that passed, and so many times that offered."""
+        least = allowed(self.last_asked - self.first_answer)
+        most = allowed(self.last_answer - self.first_asked)
         assert least * 0.99 - 1 <= self.admitted <= most * 1.01 + 1
-        assert self.refused > self.admitted
+        assert self.admitted + self.refused >= times * most
+
+
+def bucket(rate: float, burst: int) -> Callable[[float], float]:
+    """What a token bucket that was full at the start allows in some seconds."""
+    return lambda seconds: burst + rate * seconds
 
 
 def _complete(answers: bytes) -> bool:
@@ -132,18 +109,95 @@ def _complete(answers: bytes) -> bool:
     return len(body) == int(fields[b"content-length"])
 
 
+LIMIT = {"enabled": True, "rate": 100, "burst": 50}
+
+
 @WORKERS
 def test_rate_limit_is_exact_over_all_workers(workers: int) -> None:
-    """A limit of 400/s with a burst of 200 admits just that with 1, 2 and 4 workers, however much is offered."""
-    limit = {"enabled": True, "rate": 400, "burst": 200}
-    with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
+    """A limit of 100/s with a burst of 50 admits just that with 1, 2 and 4 workers, however much is offered; the answer
+    to the others says when to come again and which limit it was."""
+    with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=LIMIT)) as gateway:
         offered = Offered()
         in_threads(6, lambda _: offered.http(gateway.address("http:default")))
-        offered.check(400, 200)
+        offered.check(bucket(100, 50))
         assert backend.requests == offered.admitted
         wait_for(lambda: gateway.metric("gogate_rate_limit_rejected_total") == offered.refused, what="the counts")
-        assert re.search(rb"\r\nRetry-After: [1-9]\d*\r\n", offered.refusal)
+        assert re.search(rb"\r\nRetry-After: 1\r\n", offered.refusal)
+        assert re.search(rb'\r\nRateLimit-Policy: "token_bucket";q=100;w=1\r\n', offered.refusal)
+        assert re.search(rb'\r\nRateLimit: "token_bucket";r=0;t=1\r\n', offered.refusal)
         assert b"rate_limited" in offered.refusal
+
+
+@WORKERS
+def test_each_key_has_an_exact_limit_of_its_own(workers: int) -> None:
+    """keyBy header: each value of the header is admitted rate x t + burst over all workers, whatever the others ask."""
+    limit = {"enabled": True, "rate": 30, "burst": 15, "keyBy": "header:X-Tenant"}
+    with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
+        tenants = [Offered(f"X-Tenant: {name}") for name in ("a", "b", "c")]
+        in_threads(6, lambda number: tenants[number % 3].http(gateway.address("http:default")))
+        for offered in tenants:
+            offered.check(bucket(30, 15))
+        assert backend.requests == sum(offered.admitted for offered in tenants)
+
+
+@WORKERS
+def test_sliding_window_is_exact_over_all_workers(workers: int) -> None:
+    """A sliding window of 100 per second admits 100 at once, and then no more than 100 a second, evenly."""
+    limit = {"enabled": True, "algorithm": "sliding_window", "rate": 100}
+    with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
+        offered = Offered(seconds=WINDOWS)
+        in_threads(6, lambda _: offered.http(gateway.address("http:default")))
+        offered.check(lambda seconds: 100 * max(1.0, seconds))
+        assert backend.requests == offered.admitted
+
+
+@WORKERS
+def test_fixed_window_is_exact_over_all_workers(workers: int) -> None:
+    """A fixed window of 100 per second admits 100 in each of the windows that have begun, over all workers."""
+    limit = {"enabled": True, "algorithm": "fixed_window", "rate": 100}
+    with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
+        offered = Offered(seconds=WINDOWS)
+        in_threads(6, lambda _: offered.http(gateway.address("http:default")))
+        offered.check(lambda seconds: 100 * math.ceil(seconds), times=8)
+        assert backend.requests == offered.admitted
+
+
+@WORKERS
+def test_limit_of_a_tcp_route_is_exact_over_all_workers(workers: int) -> None:
+    """A rate limit of a TCP route admits rate x t + burst connections, whichever worker accepts them; the others are
+    closed at once and counted."""
+    limit = {"enabled": True, "rate": 20, "burst": 10, "keyBy": "ip"}
+    with echo_server() as (host, port):
+        config = gateway_config(
+            {"workers": workers, "health": {"enabled": False}},
+            pools={"echo": {"backends": [f"{host}:{port}"]}},
+            routes=[{"name": "echo", "type": "tcp", "listenAddr": ANY, "pool": "echo", "rateLimit": limit}],
+        )
+        with Gateway(config) as gateway:
+            offered = Offered()
+            in_threads(6, lambda _: offered.tcp(gateway.address("tcp:echo")))
+            offered.check(bucket(20, 10))
+            refused = {"listener": "echo", "reason": "rate_limited"}
+            wait_for(lambda: gateway.metric("gogate_connections_refused_total", **refused) == offered.refused)
+
+
+@WORKERS
+def test_limit_of_a_route_comes_on_top_of_the_servers(workers: int) -> None:
+    """A route with a limit of its own gets no more than that, and all routes together no more than the server's."""
+    with HttpBackend() as backend:
+        config = gateway_config(
+            {"workers": workers, "httpListenAddr": ANY, "health": {"enabled": False}, "rateLimit": LIMIT},
+            pools={"web": {"backends": [backend.address]}},
+            routes=[{"name": "rest", "pool": "web"},
+                    {"name": "small", "pool": "web", "match": {"path": "/small"},
+                     "rateLimit": {"enabled": True, "name": "small", "rate": 20, "burst": 10}}],
+        )
+        with Gateway(config) as gateway:
+            small, rest = Offered(path="/small"), Offered()
+            in_threads(6, lambda number: (small, rest)[number % 2].http(gateway.address("http:default")))
+            assert small.admitted <= 1 + 1.01 * (10 + 20 * (small.last_answer - small.first_asked))
+            (small + rest).check(bucket(100, 50))
+            assert backend.requests == small.admitted + rest.admitted
 
 
 @WORKERS
@@ -151,8 +205,7 @@ def test_both_layers_share_the_bucket(workers: int) -> None:
     """Requests at L7 and connections at L4 take their tokens from one bucket."""
     with HttpBackend() as backend, echo_server() as (host, port):
         config = gateway_config(
-            {"workers": workers, "httpListenAddr": ANY, "health": {"enabled": False},
-             "rateLimit": {"enabled": True, "rate": 300, "burst": 150}},
+            {"workers": workers, "httpListenAddr": ANY, "health": {"enabled": False}, "rateLimit": LIMIT},
             pools={"web": {"backends": [backend.address]}, "echo": {"backends": [f"{host}:{port}"]}},
             routes=[{"name": "web", "pool": "web"}, {"name": "echo", "type": "tcp", "listenAddr": ANY, "pool": "echo"}],
         )
@@ -166,7 +219,7 @@ def test_both_layers_share_the_bucket(workers: int) -> None:
                     offered.http(gateway.address("http:default"))
 
             in_threads(6, ask)
-            offered.check(300, 150)
+            offered.check(bucket(100, 50))
             assert 0 < backend.requests < offered.admitted
             wait_for(lambda: gateway.metric("gogate_rate_limit_rejected_total") == offered.refused, what="the counts")
 
@@ -176,21 +229,24 @@ def _breaker(gateway: Gateway) -> str:
     return state
 
 
-def test_breaker_opens_after_five_failures_in_total() -> None:
-    """failureThreshold 5 with two workers: the breaker opens after five failures in all, not five for each worker."""
+@WORKERS
+def test_breaker_opens_after_five_failures_in_total(workers: int) -> None:
+    """failureThreshold 5: the breaker opens after five failures in all, not five for each worker."""
     breaker = {"enabled": True, "failureThreshold": 5, "timeout": "1h"}
     with (
         HttpBackend() as backend,
-        Gateway(http_gateway(backend.address, circuitBreaker=breaker)) as gateway,
-        _a_client_per_worker(gateway, backend, 2) as clients,
+        Gateway(http_gateway(backend.address, workers=workers, circuitBreaker=breaker)) as gateway,
+        a_client_per_worker(gateway, backend, workers) as clients,
     ):
         backend.status = 500
         before = backend.requests
         slots = set()
         for number in range(5):
-            assert clients[number % 2].get()[0] == 500
-            slots.add(_slot_of(backend))
-        assert slots == {0, 1}
+            assert clients[number % workers].get()[0] == 500
+            slots.add(slot_of(backend))
+        assert slots == set(range(workers))
+        # An outcome is recorded just after its answer is written.
+        wait_for(lambda: _breaker(gateway) == "open", what="it to open")
         for client in clients:
             status, headers, body = client.get()
             assert status == 503
@@ -208,7 +264,7 @@ def test_failures_must_be_consecutive() -> None:
     with (
         HttpBackend() as backend,
         Gateway(http_gateway(backend.address, circuitBreaker=breaker)) as gateway,
-        _a_client_per_worker(gateway, backend, 2) as (one, other),
+        a_client_per_worker(gateway, backend, 2) as (one, other),
     ):
         for _ in range(3):
             backend.status = 500
@@ -224,8 +280,8 @@ def test_half_open_lets_one_request_through() -> None:
     with (
         HttpBackend() as backend,
         Gateway(http_gateway(backend.address, circuitBreaker=breaker)) as gateway,
-        _a_client_per_worker(gateway, backend, 2) as clients,
-        _a_client_per_worker(gateway, backend, 2) as others,
+        a_client_per_worker(gateway, backend, 2) as clients,
+        a_client_per_worker(gateway, backend, 2) as others,
     ):
         backend.status = 500
         for _ in range(5):
@@ -258,7 +314,7 @@ def test_a_failed_trial_opens_the_breaker_again() -> None:
     with (
         HttpBackend() as backend,
         Gateway(http_gateway(backend.address, circuitBreaker=breaker)) as gateway,
-        _a_client_per_worker(gateway, backend, 2) as clients,
+        a_client_per_worker(gateway, backend, 2) as clients,
     ):
         backend.status = 500
         assert [client.get()[0] for client in clients] == [500, 500]
