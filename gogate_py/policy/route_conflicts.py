@@ -156,8 +156,14 @@ def _taken(methods: Iterable[str], conditions: list[tuple[_Key, ValueMatch]], by
     covering = [entry for entry in by if _all_implied(_conditions(entry.rule), conditions)]
     if any(not entry.rule.methods for entry in covering):
         return True
-    left = set(methods)
-    return bool(left) and left <= {method for entry in covering for method in entry.rule.methods}
+    left = _with_head(methods)
+    return bool(left) and left <= _with_head(method for entry in covering for method in entry.rule.methods)
+
+
+def _with_head(methods: Iterable[str]) -> set[str]:
+    """The methods that a route takes which names these (see route_table.Entry)."""
+    named = set(methods)
+    return named | {"HEAD"} if "GET" in named else named
 
 
 # --- routes that more specific places leave nothing to

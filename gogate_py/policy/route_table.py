@@ -7,9 +7,10 @@ A table finds all routes whose path matches, most specific place first:
 3. the longest prefix, by segment: /api is /api and /api/x, not /apix; then routes without a path.
 
 Routes at one place (same host, same pattern but for the names of parameters) stand in the order of the number of their
-further conditions: methods count one, and so does each condition on a field or a parameter. Equal ones are an error of
-the configuration if they can match the same request (route_conflicts); their names decide then, so that all workers
-agree whatever the order of the file.
+further conditions: methods count one, and so does each condition on a field or a parameter. Of equal ones a route that
+names HEAD is before those that take it because they take GET. Other equal ones are an error of the configuration if they
+can match the same request (route_conflicts); their names decide then, so that all workers agree whatever the order of
+the file.
 
 The cost of a lookup is a few dictionary probes per segment, up to the longest prefix or pattern of the table; it does
 not grow with the number of routes.
@@ -66,7 +67,12 @@ def specificity(rule: RouteRule) -> tuple[object, ...]:
         host = (1, -rule.host.count("."))
     else:
         host = (0, 0) if rule.host else (2, 0)
-    return (host, path, -condition_count(rule), rule.name)
+    return (host, path, *_rank_in_place(rule))
+
+
+def _rank_in_place(rule: RouteRule) -> tuple[int, bool, str]:
+    """The order of routes with the same host and the same shape of path."""
+    return (-condition_count(rule), "HEAD" not in rule.methods, rule.name)
 
 
 def is_pattern(segments: list[str]) -> bool:
@@ -82,7 +88,9 @@ class Entry(Generic[R]):
     def __init__(self, rule: RouteRule, route: R) -> None:
         self.rule = rule
         self.route = route
-        self.methods = frozenset(method.encode() for method in rule.methods)
+        # HEAD is GET without a body (RFC 9110 section 9.3.2): who takes GET takes HEAD.
+        methods = {method.encode() for method in rule.methods}
+        self.methods = frozenset(methods | {b"HEAD"} if b"GET" in methods else methods)
         self.conditions = Conditions(rule.headers, rule.query) if rule.headers or rule.query else None
         # host and path are all it asks for
         self.always = not self.methods and self.conditions is None
@@ -149,7 +157,7 @@ class Table(Generic[R]):
         """Put the routes of every place in order."""
         for place in self.places:
             if len(place) > 1:
-                place.sort(key=lambda entry: (-condition_count(entry.rule), entry.rule.name))
+                place.sort(key=lambda entry: _rank_in_place(entry.rule))
 
     @property
     def depth(self) -> int:

@@ -14,7 +14,7 @@ The first route in this order that matches in full wins. When none does:
     a route's query condition has to be read,    WireError(BAD_QUERY), even if a less specific route would not ask:
     and the query cannot be read in one way      what might have been meant for the first must not get into the second
 
-HEAD is GET without a body (RFC 9110 section 9.3.2): without a route for HEAD itself, it goes to one that takes GET.
+HEAD is GET without a body (RFC 9110 section 9.3.2): a route that takes GET takes HEAD.
 
 Compiled once per snapshot. A bounded cache of (host, path) makes the common lookup one probe; bench/routes.py has the
 figures. Routes that differ in nothing but conditions are tried one after the other. ``explain`` says the same in words.
@@ -121,10 +121,6 @@ class Router(Generic[R]):
                 entry.conditions is None or entry.conditions.hold(request, known)
             ):
                 return entry.route
-        if method == b"HEAD":
-            for entry in entries:
-                if b"GET" in entry.methods and (entry.conditions is None or entry.conditions.hold(request, known)):
-                    return entry.route
         # Every entry without methods was asked for its conditions already: what is left was refused by its methods.
         allowed = {
             name
@@ -201,7 +197,10 @@ class Router(Generic[R]):
             elif id(entry) not in both:
                 why = _other_path(path, entry.rule)
             else:
-                why = _unmet(entry, method, request) or refused or _lost(entry, chosen, by_both)
+                why = _unmet(entry, method, request) or refused
+                if not why:
+                    assert chosen is not None
+                    why = f"less specific than {chosen.rule.name}"
             candidates.append(Candidate(entry.route, entry.rule.name, entry is chosen, why))
         return candidates
 
@@ -209,7 +208,7 @@ class Router(Generic[R]):
 def _unmet(entry: Entry[R], method: bytes, request: ConditionedRequest | None) -> str:
     """Which conditions of a route do not hold, in words."""
     why = []
-    if entry.methods and method not in entry.methods and not (method == b"HEAD" and b"GET" in entry.methods):
+    if entry.methods and method not in entry.methods:
         names = ", ".join(entry.rule.methods)
         why.append(f"method {_shown(method)} is {'not' if len(entry.methods) == 1 else 'none of'} {names}")
     if entry.conditions is not None:
@@ -218,14 +217,6 @@ def _unmet(entry: Entry[R], method: bytes, request: ConditionedRequest | None) -
         except WireError as error:
             why.append(f"its query conditions cannot be checked: {error.detail}")
     return ", ".join(why)
-
-
-def _lost(entry: Entry[R], chosen: Entry[R] | None, in_order: list[Entry[R]]) -> str:
-    """Why a route that matches in full is not the one."""
-    assert chosen is not None
-    if in_order.index(entry) < in_order.index(chosen):
-        return f"it takes HEAD only as GET, and {chosen.rule.name} takes HEAD itself"
-    return f"less specific than {chosen.rule.name}"
 
 
 def _other_path(path: bytes, rule: RouteRule) -> str:

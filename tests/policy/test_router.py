@@ -99,7 +99,7 @@ def test_not_allowed_lists_every_method_that_would_do() -> None:
     )
     refused = router.match(b"h", b"/x", b"DELETE")
     assert isinstance(refused, NotAllowed)
-    assert refused.allow == b"GET, POST, PUT"
+    assert refused.allow == b"GET, HEAD, POST, PUT"
 
 
 def test_nothing_matches() -> None:

@@ -116,22 +116,23 @@ def ranked(rules: list[Rule], request: Request) -> list[Rule]:
         if host is not None and path is not None and others_hold(rule, request):
             count = bool(rule.methods) + len(rule.headers) + len(rule.query)
             places.append(((host, path, count), rule))
-    places.sort(key=lambda place: place[1].name)
+    places.sort(key=lambda place: ("HEAD" not in place[1].methods, place[1].name))
     places.sort(key=lambda place: place[0], reverse=True)
     return [rule for _, rule in places]
+
+
+def taken(rule: Rule) -> set[str]:
+    """The methods that a rule takes: with GET goes HEAD."""
+    return {*rule.methods, "HEAD"} if "GET" in rule.methods else set(rule.methods)
 
 
 def search(rules: list[Rule], request: Request) -> str | None:
     """What the router has to say, in words."""
     matching = ranked(rules, request)
     for rule in matching:
-        if not rule.methods or request.method in rule.methods:
+        if not rule.methods or request.method in taken(rule):
             return rule.name
-    if request.method == "HEAD":
-        for rule in matching:
-            if "GET" in rule.methods:
-                return rule.name
-    allowed = sorted({method for rule in matching for method in rule.methods})
+    allowed = sorted({method for rule in matching for method in taken(rule)})
     return "405 " + ", ".join(allowed) if allowed else None
 
 
