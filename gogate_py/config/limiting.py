@@ -71,6 +71,8 @@ def _check_limit(limit: RateLimit, path: Path, findings: Findings) -> None:
             findings.add(
                 (*path, "rate"), f"{limit.algorithm} counts requests in `per`: a whole number is needed (a longer per "
                 "allows less)")
+    elif limit.algorithm == "token_bucket" and not limit.burst:
+        findings.add((*path, "burst"), "the number is too small; a bucket without tokens lets nothing pass")
     elif limit.burst * limit.per / limit.rate > MAX_REFILL:
         findings.add((*path, "burst"), "an empty bucket would take more than a year to fill at this rate")
 

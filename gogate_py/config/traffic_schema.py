@@ -53,7 +53,7 @@ class RateLimit:
     rate: float = setting(Number(0.000_001, 1e9), "tokens that come back every `per`; of windows: requests in it",
                           default=1000.0)
     per: float = setting(Duration(0.001, 30 * DAY), "", default=1.0)
-    burst: int = setting(Integer(1, 1_000_000_000), "tokens of a full bucket; windows have none", default=100)
+    burst: int = setting(Integer(0, 1_000_000_000), "tokens of a full bucket; of leaky_bucket: how many early ones; windows have none", default=100)
     key_by: tuple[str, ...] = setting(
         ListOf(KeySpec(), scalar=True),
         "what has a limit of its own; global, ip, user, api_key, jwt:CLAIM, header:NAME, query:NAME, cookie:NAME, "

@@ -181,24 +181,27 @@ class LivePool:
             and not backend.ejected(now_ns)
             and (backend.breaker is None or backend.breaker.may_take())
             for backend in self.backends
-        ) or (self.panic and any(not b.draining and b.weight and b.endpoints for b in self.backends))
+        ) or (self.panic and any(_takes_panic(backend) for backend in self.backends))
 
     def rows_and_usable(self) -> tuple[list[int], int]:
-        """The arena rows of all its backends, and how many are usable but for those that outlier detection ejected."""
-        return [b.row for b in self.backends], sum(not b.why_not() for b in self.backends)
+        """The arena rows of all its backends, and how many would take work if none were ejected."""
+        usable = sum(not b.why_not() and (b.breaker is None or b.breaker.may_take()) for b in self.backends)
+        return [b.row for b in self.backends], usable
 
-    def is_full(self, tried: Iterable[LiveBackend] = ()) -> bool:
-        """Whether a pick finds nothing only because maxConnections is reached: waiting would help."""
-        limit = self.spec.max_connections
-        if not limit:
+    def may_have_room(self, tried: Iterable[LiveBackend] = ()) -> bool:
+        """After a pick that found nothing: whether waiting would help, because it was for maxConnections only.
+
+        Not asked is whether the limit is reached now: another worker may have ended something since that pick, or have
+        held the lock, which counts as full.
+        """
+        if not self.spec.max_connections:
             return False
         now_ns = monotonic_ns()
         return any(
             backend not in tried
-            and (self.panic or not backend.why_not())
+            and (not backend.why_not() or (self.panic and _takes_panic(backend)))
             and not backend.ejected(now_ns)
             and (backend.breaker is None or backend.breaker.closed())
-            and backend.active() >= limit
             for backend in self.backends
         )
 
@@ -241,3 +244,8 @@ class LivePool:
         """What a hashing balancer would propose for this key, without counting anything; None for the others, whose
         next pick depends on the worker, on chance or on the moment."""
         return self._balancer.pick(key) if self.needs_key and key else None
+
+
+def _takes_panic(backend: LiveBackend) -> bool:
+    """Whether it takes work while health is ignored (panicThreshold)."""
+    return not backend.draining and backend.weight > 0 and bool(backend.endpoints)

@@ -56,7 +56,7 @@ def test_keys_of_any_request(spec: str) -> None:
     [("{algorithm: xyzzy}", "algorithm", "not a known value", ""),
      ("{rps: 5}", "rps", "unknown key", "rate"), ("{capacity: 5}", "capacity", "unknown key", "burst"),
      ("{window: 5s}", "window", "unknown key", "per"), ("{rate: 0}", "rate", "the least is", ""),
-     ("{per: 0s}", "per", "the least is 1ms", ""), ("{burst: 0}", "burst", "the least is 1", ""),
+     ("{per: 0s}", "per", "the least is 1ms", ""), ("{burst: 0}", "burst", "lets nothing pass", ""),
      ("{burst: 1.5}", "burst", "not a whole number", ""), ("{name: 'a b'}", "name", "a name of", ""),
      ("{keyBy: ipp}", "keyBy", "is not a key", "ip"), ("{keyBy: [ip, ip]}", "keyBy[1]", "in the list twice", ""),
      ("{keyBy: 'header:a b'}", "keyBy", "no header field can have", ""),

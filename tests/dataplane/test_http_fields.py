@@ -157,7 +157,7 @@ def test_method_not_allowed() -> None:
         async with HttpPlane(StubUpstream(), routes=routes) as bed:
             client = await bed.client()
             response = await client.get("/x", method="DELETE")
-            assert (response.status, response.fields["allow"]) == (405, "GET, POST, PUT")
+            assert (response.status, response.fields["allow"]) == (405, "GET, HEAD, POST, PUT")
             assert (await client.get("/x")).status == 200
 
     run(main())
