@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-memory bench-checks dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-memory bench-checks bench-policies dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,12 @@ bench-checks: $(TEST_STAMP) ## What strictness costs: of a request, of nasty hea
 	$(BIN)/python bench/head_cost.py
 	$(BIN)/python bench/idle_clients.py
 	$(BIN)/python bench/client_table_cost.py
+
+bench-policies: $(TEST_STAMP) ## What routing, balancing, limiting and every stage of a route cost
+	$(BIN)/python bench/routes.py
+	$(BIN)/python bench/balancers.py
+	$(BIN)/python bench/rate_limit_cost.py
+	$(BIN)/python bench/stage_cost.py
 
 dist: $(TEST_STAMP) ## sdist and wheel in dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

@@ -126,10 +126,7 @@ def main() -> None:
 
     for name, (settings, asked) in routes().items():
         route = msgspec.structs.replace(BASE, **settings)
-        cache = None
-        if route.cache is not None:
-            cache = ResponseCache(route.cache)
-            cache.serve(route)
+        cache = ResponseCache(route.cache) if route.cache is not None else None
         stages = compile_pipeline(route, (), plane.services, cache).stages
 
         def through(asked: AskedRequest = asked, stages: Any = stages) -> None:

@@ -302,15 +302,14 @@ class JwksUrl(_Word):
 
 
 class ServiceUrl(_Word):
-    """An HTTP service that gogate itself asks: http://host[:port][/path]."""
+    """An HTTP service that gogate itself asks: http://host[:port][/path], or https."""
 
     def parse(self, text: str, quoted: bool) -> str:
-        if text.lower().startswith("https://"):
-            raise BadValue("TLS to this service is not supported yet; let it listen on this machine or network")
-        match = re.fullmatch(r"http://([^/?#@]+)(/[!-\"$-~]*)?", text)
+        match = re.fullmatch(r"(https?)://([^/?#@]+)(/[!-\"$-~]*)?", text)
         if match is None:
             raise BadValue(f"{text!r} is not a URL like http://127.0.0.1:9000/verify")
-        authority = match[1] if re.search(r":[0-9]+\Z", match[1]) else f"{match[1]}:80"
+        usual = 443 if match[1] == "https" else 80
+        authority = match[2] if re.search(r":[0-9]+\Z", match[2]) else f"{match[2]}:{usual}"
         try:
             addresses.parse(authority, need_host=True)
         except ValueError as error:

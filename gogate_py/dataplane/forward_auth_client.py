@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import h11
@@ -67,7 +67,7 @@ class ServiceClient:
         self._secure = parts.scheme == "https"
         self._port = parts.port or (443 if self._secure else 80)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._authority = parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
+        self._authority = parts.netloc.encode("ascii")
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._idle: list[_Connection] = []  # the most recently used last
         self._closed = False
@@ -189,8 +189,8 @@ class _Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not to be asserted: uvloop's transports are not subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None or self._waiter.done():

@@ -84,8 +84,7 @@ class HttpSite:
             if spec.cache is not None:
                 kept = self.caches.get(spec.name)
                 same = kept is not None and kept.settings == spec.cache
-                cache = caches[spec.name] = kept if kept is not None and same else ResponseCache(spec.cache)
-                cache.serve(spec)
+                caches[spec.name] = kept if kept is not None and same else ResponseCache(spec.cache)
             if spec.retry is not None and spec.retry.budget_percent:
                 budget = budgets[spec.name] = self._budgets.get(spec.name) or RetryBudget(spec.retry.budget_percent)
                 budget.percent = spec.retry.budget_percent

@@ -59,7 +59,7 @@ class Pipeline(NamedTuple):
 def compile_pipeline(
     route: HttpRoute, server_limits: Sequence[RateLimit], services: Services, cache: ResponseCache | None
 ) -> Pipeline:
-    """Compile one route. ``cache`` is given where the route has one."""
+    """Compile one route. ``cache`` is given where the route has one; it learns what the route does to requests."""
     stages: list[Stage] = []
     filters: list[ResponseFilter] = []
     if route.allow or route.deny:
@@ -79,6 +79,7 @@ def compile_pipeline(
         stages.append(services.forward_auth(route.forward_auth))
     stages += after
     if cache is not None:
+        cache.serve(route)
         stages.append(cache)
     if route.redirect is not None:
         stages.append(RedirectStage(route.redirect, compile_captures(route.path, route.path_prefix)))

@@ -151,7 +151,7 @@ class ResponseCache:
             facts["why"] = bypass
             text = f"not used: {bypass}"
         else:
-            stored = self._usable(request, terms)
+            stored = self._usable(request, terms, forget=False)
             if stored is not None:
                 now = self._now()
                 facts |= {"result": "hit", "age": int(now - stored.born), "fresh_for": int(stored.expires - now)}
@@ -166,15 +166,16 @@ class ResponseCache:
             text += f"; the backend's answer is kept{allowed}" if request.method == b"GET" else ""
         return Explained(None, text, facts)
 
-    def _usable(self, request: RequestView, terms: RequestTerms) -> Stored | None:
-        """The stored answer that this request may have."""
+    def _usable(self, request: RequestView, terms: RequestTerms, *, forget: bool = True) -> Stored | None:
+        """The stored answer that this request may have; one that is found stale is dropped with ``forget``."""
         stored = self._store.find(_key(request), request.field)
         if stored is None:
             return None
         now = self._now()
         left = stored.expires - now
         if left <= 0:
-            self._store.drop(stored)
+            if forget:
+                self._store.drop(stored)
             return None
         if terms.no_cache or now - stored.born > terms.max_age or left < terms.min_fresh:
             return None

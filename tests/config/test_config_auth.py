@@ -306,11 +306,12 @@ def test_forward_authentication() -> None:
         "http://127.0.0.1:9000/verify", 1, ("Cookie",), ("X-User",))
     assert one("forwardAuth: none", server).forward_auth is None
     assert one("forwardAuth: {url: 'http://auth'}").forward_auth == ForwardAuth("http://auth")
+    assert one("forwardAuth: {url: 'https://auth/verify'}").forward_auth == ForwardAuth("https://auth/verify")
 
 
 @pytest.mark.parametrize(
     ("inside", "key", "message"),
-    [("{}", "", "url is required"), ("{url: 'https://a'}", "url", "not supported yet"),
+    [("{}", "", "url is required"), ("{url: 'ftp://a'}", "url", "is not a URL"),
      ("{url: 'auth:80'}", "url", "is not a URL"), ("{url: 'http://u:p@a/'}", "url", "is not a URL"),
      ("{url: 'http://a:99999/'}", "url", "out of range"), ("{url: 'http://a/#x'}", "url", "is not a URL"),
      ("{url: 'http://a', timeout: 0s}", "timeout", "the least is 1ms"),
