@@ -119,7 +119,7 @@ def render(facts: dict[str, Any]) -> list[str]:
         )
         arm = split["arm"] or "one of them"
         fallback = f", falls back to {split['fallback']}" if "fallback" in split else ""
-        lines.append(f"split     {arm} by {split['why']}{fallback} ({arms})")
+        lines.append(f"split     {arm}: {split['why']}{fallback} ({arms})")
     for pool in facts.get("pools", ()):
         lines += _pool_lines(pool)
     if "timeouts" in facts:
@@ -138,7 +138,7 @@ def _pool_lines(pool: dict[str, Any]) -> list[str]:
     panic = "; panic: health is ignored" if pool["panic"] else ""
     lines = [f"pool      {pool['name']}: {pool['balancer']}, {pool['text']}{panic}"]
     for one in pool["backends"]:
-        state = "takes work" if one["takes"] else one["why_not"] or "takes no work"
+        state = "takes work" if one["takes"] and one["candidate"] else one["why_not"] or "takes no work"
         about = f"weight {one['weight']}, {one['active']} active"
         if one["breaker"] != "none":
             about += f", breaker {one['breaker']}"
@@ -153,7 +153,9 @@ def _outcome(outcome: dict[str, Any]) -> str:
     if outcome["kind"] == "backend":
         if outcome.get("backend"):
             return f"goes to {outcome['backend']} of pool {outcome['pool']}"
-        return f"goes to a backend of {' or '.join(outcome['pools'])}"
+        refused = outcome.get("or_refused_in")
+        but = f", or 503 where chance takes {' or '.join(refused)}" if refused else ""
+        return f"goes to a backend of {' or '.join(outcome['pools'])}{but}"
     if outcome["kind"] == "answer":
         return f"{outcome['status']} from the gateway ({outcome['reason']}, stage {outcome['stage']})"
     wait = f"; Retry-After {outcome['retry_after']}" if outcome.get("retry_after") else ""

@@ -27,13 +27,15 @@ from gogate_py.dataplane.shared_limits import LimiterTable
 from gogate_py.dataplane.waiting import WaitingRoom
 from gogate_py.errors import Failure, WireError
 from gogate_py.messages import KeySet
-from gogate_py.middleware.auth_basic import Passwords
+from gogate_py.middleware.auth_api_key import ApiKeyAuthStage
+from gogate_py.middleware.auth_basic import BasicAuthStage, Passwords
+from gogate_py.middleware.auth_jwt import JwtAuthStage
 from gogate_py.middleware.chain import Answer, Refusal, Stage
 from gogate_py.middleware.ip_rules import Networks
 from gogate_py.middleware.jwt_keys import KeySets
 from gogate_py.middleware.pipeline import compile_pipeline
-from gogate_py.middleware.rate_limit import Limiter
 from gogate_py.middleware.question import AskedRequest, Question
+from gogate_py.middleware.rate_limit import Limiter
 from gogate_py.middleware.response_cache import ResponseCache
 from gogate_py.middleware.route_match import match_request
 from gogate_py.policy.circuit_breaker import STATE_NAMES
@@ -93,10 +95,7 @@ class Explainer:
         services = _Services(arena, keys)
         rules: list[tuple[HttpRoute, LiveRoute]] = []
         for spec in snapshot.http_routes:
-            cache = None
-            if spec.cache is not None:
-                cache = ResponseCache(spec.cache)
-                cache.serve(spec)
+            cache = ResponseCache(spec.cache) if spec.cache is not None else None
             pipeline = compile_pipeline(spec, snapshot.rate_limits, services, cache)
             rules.append((spec, LiveRoute(spec, pipeline, self._table.pools, RouteCounts(), None)))
         self._router: Router[LiveRoute] = Router(list(rules))
@@ -168,6 +167,8 @@ class Explainer:
             if isinstance(outcome, Refusal):
                 facts["outcome"] = _refused(outcome, stage.name)
                 return
+            if isinstance(stage, JwtAuthStage | ApiKeyAuthStage | BasicAuthStage) and outcome is None:
+                stage.identify(request)
             if isinstance(outcome, Answer):
                 facts["outcome"] = {
                     "kind": "answer", "status": outcome.status, "reason": outcome.reason, "stage": stage.name
@@ -212,7 +213,10 @@ class Explainer:
                 facts["outcome"] = _refused(Refusal(Failure.NO_BACKEND, "no arm has any weight"), "split")
             return
         outcome: Facts = {"kind": "backend", "pools": [pool.name for pool in usable]}
-        if len(usable) == 1:
+        if len(usable) < len(pools) and not route.spec.arm_fallback:
+            # chance decides, and some arms cannot serve: those requests are answered 503
+            outcome["or_refused_in"] = [pool.name for pool in pools if pool not in usable]
+        elif len(usable) == 1:
             outcome["pool"] = usable[0].name
             outcome["backend"] = next(one["pick"] for one in facts["pools"] if one["name"] == usable[0].name)
         facts["outcome"] = outcome
@@ -257,7 +261,9 @@ class Explainer:
         candidates, reserve, panic = eligible(pool.backends, spec.panic_threshold)
         now_ns = monotonic_ns()
         backends = [self._backend_facts(one, candidates, reserve, now_ns) for one in pool.backends]
-        able = [one["address"] for one in backends if one["candidate"] and one["takes"]]
+        taking = [one for one in backends if one["takes"]]
+        # backups are asked when no candidate takes it
+        able = [one["address"] for one in taking if one["candidate"]] or [one["address"] for one in taking]
         shown: Facts = {
             "name": pool.name, "balancer": spec.balancer, "panic": panic, "backends": backends, "pick": None
         }  # fmt: skip

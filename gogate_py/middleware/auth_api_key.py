@@ -70,6 +70,10 @@ class ApiKeyAuthStage:
         facts["user"] = found[0]
         return Explained(None, f"the API key of {found[0]}", facts)
 
+    def identify(self, request: RequestView) -> None:
+        """Do to a request what passing does, when explain has let it pass: what comes later depends on it."""
+        self(request)
+
     def _find(self, request: RequestView) -> tuple[str, bytes | None] | Refusal:
         key = request.field(self._field) if self._field else None
         if key is None and self._query:

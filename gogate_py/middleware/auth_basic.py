@@ -170,6 +170,12 @@ class BasicAuthStage:
         facts["user"] = given.name
         return Explained(None, f"the password of {given.name} is right", facts)
 
+    def identify(self, request: RequestView) -> None:
+        """Do to a request what passing does, when explain has let it pass: what comes later depends on it."""
+        given = self._credentials(request)
+        if not isinstance(given, Refusal):
+            self._decide(request, given, True)
+
     def _credentials(self, request: RequestView) -> _Credentials | Refusal:
         value = request.field(b"authorization")
         if value is None or _is_basic(value) is None:

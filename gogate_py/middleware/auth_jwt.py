@@ -102,6 +102,12 @@ class JwtAuthStage:
         facts["reason"] = ""
         return Explained(None, "the token is good", facts)
 
+    def identify(self, request: RequestView) -> None:
+        """Do to a request what passing does, when explain has let it pass: what comes later depends on it."""
+        token = self._token(request)
+        if not isinstance(token, Refusal):
+            self._pass_on(request, self._verify(token, False))
+
     def _token(self, request: RequestView) -> bytes | Refusal:
         value = request.field(b"authorization")
         if value is None or _is_bearer(value) is None:

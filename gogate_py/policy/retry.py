@@ -19,7 +19,7 @@ at once. The same one is asked again only when the time is not above maxBackoff,
 answer is passed on, and the client knows better than we do.
 
 Above all that is the budget: retries multiply the load just when a pool has too much of it (see RetryBudget). It is
-asked last, because asking takes from it.
+asked last, because asking takes from it, and not about connections that could not be made: those bring no load.
 """
 
 from __future__ import annotations
