@@ -43,32 +43,28 @@ class Attempts(ExchangeEnd):
         """The first pick: go to a backend, wait for one with room, or answer."""
         pool = self.pool
         assert pool is not None
-        if not pool.waiting:  # those who wait are first
+        if not pool.waiting:  # those who wait are first, also in the moment in which a place is free
             picked = pool.pick((), self.pool_key)
             if picked is not None:
                 self._go(*picked)
                 return
-        if pool.is_full():
-            if not pool.may_wait():
-                self.answer(Failure.QUEUE_FULL, retry_after=1)
+            if not pool.may_have_room():
+                failure, detail, retry_after = pool.why_none()
+                self.answer(failure, detail, retry_after=retry_after)
                 return
-            self.waiting = True
-            self.head_sent_at = INFINITE  # nobody can be late with an answer that was not asked yet
-            pool.waiting.enter(self, pool.spec.queue_timeout)
+        if not pool.may_wait():
+            self.answer(Failure.QUEUE_FULL, retry_after=1)
             return
-        picked = pool.pick((), self.pool_key) if pool.waiting else None
-        if picked is not None:
-            self._go(*picked)
-            return
-        failure, detail, retry_after = pool.why_none()
-        self.answer(failure, detail, retry_after=retry_after)
+        self.waiting = True
+        self.head_sent_at = INFINITE  # nobody can be late with an answer that was not asked yet
+        pool.waiting.enter(self, pool.spec.queue_timeout)
 
     def room(self) -> bool:
         """A backend may have room (waiting.Waiter)."""
         pool = self.pool
         assert pool is not None
         picked = pool.pick(self._tried, self.pool_key)
-        if picked is None and pool.is_full(self._tried):
+        if picked is None and pool.may_have_room(self._tried):
             return False
         self.waiting = False
         if picked is None:
@@ -145,6 +141,10 @@ class Attempts(ExchangeEnd):
         assert route is not None
         if route.per_try_timeout:
             self._time_try(route.per_try_timeout)
+
+    def dials(self, connections: UpstreamConnections) -> bool:
+        """Whether it still wants one of these connections: a dial may outlast the try that it was begun for."""
+        return self._dialing is connections and not self.over
 
     def connected(self, upstream: Upstream) -> None:
         """A connection is there: send what we have of the request."""
@@ -265,7 +265,7 @@ class Attempts(ExchangeEnd):
         return route.retry.may_repeat(self.method, self.field(b"idempotency-key") is not None)
 
     def not_connected(self, failure: Failure, detail: str) -> None:
-        """No connection could be made: try another backend, or answer. (Not called for an exchange that is over.)"""
+        """No connection could be made: try another backend, or answer. (Not called for a try that is over.)"""
         backend = self._end_attempt(counts=failure.side is Side.UPSTREAM)
         if backend is None or not failure.retryable or not self._again(backend, "connect", failure.reason):
             self.answer(failure, detail, retry_after=1 if failure.side is Side.GATEWAY else 0)
@@ -364,7 +364,9 @@ class Attempts(ExchangeEnd):
         picked = pool.pick(self._tried, self.pool_key)
         if picked is None:
             return False
-        if not route.withdraw_retry():
+        # A connect that failed brought no load to anybody: with one of three backends dead it is a third of all requests
+        # that are tried again, and the budget would turn some of them into errors (SECURITY.md F1).
+        if kind != "connect" and not route.withdraw_retry():
             picked.backend.release_trial(picked.trial)
             picked.backend.end()
             return False

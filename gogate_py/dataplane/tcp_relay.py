@@ -111,11 +111,14 @@ class TcpRelay:
             if failed is not None:
                 self._tried[-1].count_retry(failed.reason)
             self._go(pool, *picked)
-        elif not self._tried and pool.is_full() and pool.may_wait():
+        elif self._tried or not pool.may_have_room():
+            self._no_backend(pool)
+        elif pool.may_wait():
             self._waiting = True
             pool.waiting.enter(self, pool.spec.queue_timeout)
         else:
-            self._no_backend(pool)
+            self._listener.refuse(Failure.QUEUE_FULL.reason)
+            self._give_up("no_backend", Failure.QUEUE_FULL.detail)
 
     def _key(self, pool: LivePool) -> int:
         """What a hashing balancer goes by: the client's address."""
@@ -134,7 +137,7 @@ class TcpRelay:
         pool = self._pool
         assert pool is not None
         picked = pool.pick((), self._key(pool))
-        if picked is None and pool.is_full():
+        if picked is None and pool.may_have_room():
             return False
         self._waiting = False
         if picked is None:

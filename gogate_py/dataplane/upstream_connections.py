@@ -75,23 +75,23 @@ class UpstreamConnections:
             upstream, error = await self._reach(exchange)
         except BaseException:
             self._gone()
-            if not exchange.over:
+            if exchange.dials(self):
                 exchange.answer(Failure.INTERNAL)
             raise
         if upstream is None:
             self._gone()
-            if not exchange.over:
+            if exchange.dials(self):
                 if error is None:
                     exchange.not_connected(Failure.CONNECT_FAILED, "The backend's name does not resolve.")
                 else:
                     exchange.not_connected(error.failure, error.text)
         elif upstream.transport.is_closing():  # accepted and closed at once; ``lost`` counts it
-            if not exchange.over:
+            if exchange.dials(self):
                 exchange.not_connected(Failure.UPSTREAM_RESET, Failure.UPSTREAM_RESET.detail)
-        elif exchange.over:
-            self.put(upstream)
-        else:
+        elif exchange.dials(self):
             exchange.connected(upstream)
+        else:  # nobody's any more: its exchange is over, or tries another backend (perTryTimeout)
+            self.put(upstream)
 
     async def _reach(self, exchange: Attempts) -> tuple[Upstream | None, DialError | None]:
         """Try every address of the backend's name before the backend is given up; → a connection, or why there is
@@ -106,7 +106,7 @@ class UpstreamConnections:
             except DialError as failed:
                 backend.count_connect(failed.result)
                 error = failed
-                if exchange.over or failed.failure is Failure.NO_DESCRIPTORS:
+                if not exchange.dials(self) or failed.failure is Failure.NO_DESCRIPTORS:
                     break
                 continue
             backend.count_connect("ok")

@@ -39,6 +39,10 @@ FastResponse = tuple[int, int, int, int]
 FAST_METHODS: Final = (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
 
 
+# What a clean name may begin with, in lower case.
+_FIRSTS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+
+
 def _fields_except(names: tuple[bytes, ...]) -> bytes:
     """An expression for any number of clean field lines whose name is none of these (lower case).
 
@@ -47,10 +51,11 @@ def _fields_except(names: tuple[bytes, ...]) -> bytes:
     by_letter: dict[bytes, list[bytes]] = {}
     for name in names:
         by_letter.setdefault(name[:1], []).append(name[1:])
-    free = b"".join(letter for letter in map(_octet, b"abcdefghijklmnopqrstuvwxyz") if letter not in by_letter)
-    firsts = [b"[%b%b0-9\\-]" % (free, free.upper())]
+    free = b"".join(first for first in map(_octet, _FIRSTS) if first not in by_letter)
+    firsts = [b"[%b%b]" % (re.escape(free), re.escape(free.upper()))] if free else []
     for letter, rests in by_letter.items():
-        firsts.append(b"[%b%b](?!(?i:%b))" % (letter.upper(), letter, b"|".join(map(re.escape, rests))))
+        either = re.escape(letter.upper()) + re.escape(letter)
+        firsts.append(b"[%b](?!(?i:%b))" % (either, b"|".join(map(re.escape, rests))))
     return b"(?:(?:%b)[A-Za-z0-9\\-]{0,%d}+:%b*+\r\n)*+" % (b"|".join(firsts), MAX_NAME - 1, VALUE)
 
 

@@ -23,7 +23,7 @@ def arms(stable: int, canary: int) -> tuple[Arm, ...]:
     return Arm("stable", stable), Arm("canary", canary, canary=True)
 
 
-def bed_of(stable: int, canary: int, seed: int = 1, /, **fields: Any) -> HttpPlane:
+def bed_of(stable: int, canary: int, seed: int = 1, /, **fields: Any) -> Seeded:
     """A bed with one backend in each of two arms, which answer their names."""
     return Seeded(
         StubUpstream(answering(answer(b"stable"))),

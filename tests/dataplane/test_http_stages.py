@@ -174,7 +174,8 @@ def body_of(received: bytes, chunked: bool) -> bytes:
 
 async def said(client: Client, data: bytes) -> int:
     await client.send(data)
-    return (await client.response()).status
+    response = await client.response()
+    return response.status
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -491,15 +492,16 @@ def test_wrong_password_after_a_wait() -> None:
     run(main())
 
 
-def hs256(kid: str, secret: bytes) -> tuple[bytes, str]:
-    """A JWK set with one ES256 key is what a URL would give; → (set, a bearer field signed with it)."""
+def es256(kid: str, secret: bytes) -> tuple[bytes, str]:
+    """A JWK set as a URL would give it, and a bearer field signed with its key."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from jwt import encode
     from jwt.algorithms import ECAlgorithm
 
     key = ec.derive_private_key(int.from_bytes(secret, "big"), ec.SECP256R1())
     public = ECAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid, "use": "sig", "alg": "ES256"}
-    token = encode({"iss": "us", "aud": "them", "sub": "ann", "exp": int(wall()) + 600}, key, "ES256", headers={"kid": kid})
+    claims = {"iss": "us", "aud": "them", "sub": "ann", "exp": int(wall()) + 600}
+    token = encode(claims, key, "ES256", headers={"kid": kid})
     return msgspec.json.encode({"keys": [public]}), f"Authorization: Bearer {token}\r\n"
 
 
@@ -510,8 +512,8 @@ def test_unknown_key_is_asked_for() -> None:
     async def main() -> None:
         url = "https://issuer.test/keys"
         rules = JwtAuth(("ES256",), ("us",), ("them",), jwks_url=url, forward_claims=(("sub", "X-Sub"),))
-        old, _ = hs256("old", b"1" * 31)
-        new, bearer = hs256("new", b"2" * 31)
+        old, _ = es256("old", b"1" * 31)
+        new, bearer = es256("new", b"2" * 31)
         async with HttpPlane(backend := StubUpstream(), routes=(route(auth=rules),)) as bed:
             assert (await (await bed.client()).get("/", bearer)).problem["reason"] == "auth_unavailable"
             bed.plane.apply_keys(KeySet(url, old))

@@ -104,7 +104,7 @@ def test_what_is_left_of_a_pool(arena: Arena, rows: int, usable: int, percent: i
 
 def test_two_processes_cannot_both_eject_the_last_two(arena: Arena) -> None:
     """Four processes whose backends fail all at once leave one of the four, again and again."""
-    for _ in range(10):
+    for _ in range(5):
 
         def work(row: int) -> None:
             outlier = watch(arena, row, 4)
