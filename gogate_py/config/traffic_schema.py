@@ -53,7 +53,9 @@ class RateLimit:
     rate: float = setting(Number(0.000_001, 1e9), "tokens that come back every `per`; of windows: requests in it",
                           default=1000.0)
     per: float = setting(Duration(0.001, 30 * DAY), "", default=1.0)
-    burst: int = setting(Integer(0, 1_000_000_000), "tokens of a full bucket; of leaky_bucket: how many early ones; windows have none", default=100)
+    burst: int = setting(
+        Integer(0, 1_000_000_000),
+        "tokens of a full bucket; of leaky_bucket: how many may be early; windows have none", default=100)
     key_by: tuple[str, ...] = setting(
         ListOf(KeySpec(), scalar=True),
         "what has a limit of its own; global, ip, user, api_key, jwt:CLAIM, header:NAME, query:NAME, cookie:NAME, "
@@ -129,7 +131,7 @@ class Retry:
                              default=0.025)
     max_backoff: float = setting(Duration(0, 60), "… up to this", default=0.25)
     budget_percent: int = setting(
-        Percent(0, 100, zero="no budget"), "retries per 100 requests of a pool", default=20)
+        Percent(0, 100, zero="no budget"), "retries per 100 requests of the route", default=20)
     methods: tuple[str, ...] = setting(
         ListOf(RetryMethod(), scalar=True),
         "idempotent, or a list of methods; POST and PATCH only with an Idempotency-Key", default=("idempotent",))

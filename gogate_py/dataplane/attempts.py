@@ -364,8 +364,8 @@ class Attempts(ExchangeEnd):
         picked = pool.pick(self._tried, self.pool_key)
         if picked is None:
             return False
-        # A connect that failed brought no load to anybody: with one of three backends dead it is a third of all requests
-        # that are tried again, and the budget would turn some of them into errors (SECURITY.md F1).
+        # A connect that failed brought no load to anybody: with one of three backends dead a third of all requests is
+        # tried again, and the budget would turn some of them into errors (SECURITY.md F1).
         if kind != "connect" and not route.withdraw_retry():
             picked.backend.release_trial(picked.trial)
             picked.backend.end()

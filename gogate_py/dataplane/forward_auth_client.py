@@ -225,6 +225,10 @@ class _Connection(asyncio.Protocol):
             while True:
                 event = self._codec.next_event()
                 if isinstance(event, h11.Response):
+                    # h11's own limit is for heads that are not whole yet: one that came in a single read passes it.
+                    if sum([len(name) + len(value) + 4 for name, value in event.headers.raw_items()]) > MAX_HEAD:
+                        self._fail(AskError("bad_answer", f"its answer's head is larger than {MAX_HEAD // 1024} KiB"))
+                        return
                     self._head = event
                 elif isinstance(event, h11.Data):
                     self._body += event.data

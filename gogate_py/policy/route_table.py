@@ -8,9 +8,9 @@ A table finds all routes whose path matches, most specific place first:
 
 Routes at one place (same host, same pattern but for the names of parameters) stand in the order of the number of their
 further conditions: methods count one, and so does each condition on a field or a parameter. Of equal ones a route that
-names HEAD is before those that take it because they take GET. Other equal ones are an error of the configuration if they
-can match the same request (route_conflicts); their names decide then, so that all workers agree whatever the order of
-the file.
+names HEAD is before those that take it because they take GET. Other equal ones are an error of the configuration if
+they can match the same request (route_conflicts); their names decide then, so that all workers agree whatever the order
+of the file.
 
 The cost of a lookup is a few dictionary probes per segment, up to the longest prefix or pattern of the table; it does
 not grow with the number of routes.

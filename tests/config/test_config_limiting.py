@@ -100,7 +100,8 @@ def test_a_limit_that_is_written_is_on() -> None:
 
 @pytest.mark.parametrize(
     ("written", "exempt"),
-    [("", False), ("rateLimit: {rate: 5}", False), ("rateLimit: {enabled: true}", False), ("rateLimit: {enabled: false}", True), ("rateLimit: []", True),
+    [("", False), ("rateLimit: {rate: 5}", False), ("rateLimit: {enabled: true}", False),
+     ("rateLimit: {enabled: false}", True), ("rateLimit: []", True),
      ("rateLimit: [{enabled: false}, {enabled: true}]", False), ("rateLimit: [{enabled: false}]", True)])
 def test_a_route_may_be_exempt_from_the_servers_limits(written: str, exempt: bool) -> None:
     """A route whose rateLimit has nothing enabled has no limits at all; one without the key has the server's."""

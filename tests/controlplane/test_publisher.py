@@ -9,8 +9,8 @@ from control_world import Link, turns
 from gogate_py.config.loader import load_text
 from gogate_py.controlplane.compiler import Member, compile_snapshot, members
 from gogate_py.controlplane.overrides import Overrides
-from gogate_py.controlplane.rows import LimitRows
 from gogate_py.controlplane.publisher import Publisher
+from gogate_py.controlplane.rows import LimitRows
 from gogate_py.messages import Configure, States, decode_down, encode
 from gogate_py.snapshot import BackendState, Snapshot
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -205,7 +206,8 @@ def test_both_layers_share_the_bucket(workers: int) -> None:
     """Requests at L7 and connections at L4 take their tokens from one bucket."""
     with HttpBackend() as backend, echo_server() as (host, port):
         config = gateway_config(
-            {"workers": workers, "httpListenAddr": ANY, "health": {"enabled": False}, "rateLimit": LIMIT},
+            {"workers": workers, "httpListenAddr": ANY, "health": {"enabled": False},
+             "rateLimit": {"enabled": True, "rate": 60, "burst": 30}},
             pools={"web": {"backends": [backend.address]}, "echo": {"backends": [f"{host}:{port}"]}},
             routes=[{"name": "web", "pool": "web"}, {"name": "echo", "type": "tcp", "listenAddr": ANY, "pool": "echo"}],
         )
@@ -219,7 +221,7 @@ def test_both_layers_share_the_bucket(workers: int) -> None:
                     offered.http(gateway.address("http:default"))
 
             in_threads(6, ask)
-            offered.check(bucket(100, 50))
+            offered.check(bucket(60, 30))
             assert 0 < backend.requests < offered.admitted
             wait_for(lambda: gateway.metric("gogate_rate_limit_rejected_total") == offered.refused, what="the counts")
 
@@ -331,6 +333,9 @@ def test_least_connections_counts_all_workers(workers: int) -> None:
     with HttpBackend("a") as a, HttpBackend("b") as b:
         config = http_gateway(a.address, b.address, workers=workers, loadBalancer="least_connections")
         with Gateway(config) as gateway:
+            def arrived(number: int) -> bool:
+                return a.in_flight + b.in_flight == number
+
             a.hold()
             b.hold()
             clients = [Client(gateway) for _ in range(40)]
@@ -338,7 +343,7 @@ def test_least_connections_counts_all_workers(workers: int) -> None:
             for number, client in enumerate(clients):
                 threads.append(threading.Thread(target=client.get))
                 threads[-1].start()
-                wait_for(lambda n=number: a.in_flight + b.in_flight == n + 1, what="the request to arrive")
+                wait_for(partial(arrived, number + 1), what="the request to arrive")
                 assert abs(a.in_flight - b.in_flight) <= 1
             active = {x["addr"]: x["active_connections"] for x in gateway.admin_json("GET", "/backends")["backends"]}
             assert active == {a.address: 20, b.address: 20}
