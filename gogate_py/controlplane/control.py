@@ -131,6 +131,7 @@ class Control:
             on_probe=self._probed,
         )
         self._key_sets = KeySetFetcher(publisher.publish_keys, now=now)
+        publisher.key_sets = self._key_sets.current
         self._pools = config.effective_pools()
         self._members: dict[Key, Member] = {}
         # --- what the workers were told last

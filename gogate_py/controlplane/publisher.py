@@ -8,7 +8,7 @@ who join later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -35,7 +35,8 @@ class Publisher:
         self._snapshot: Snapshot | None = None
         self._serving: dict[int, tuple[WorkerLink, int]] = {}  # slot → link, last acknowledged generation
         self._news = asyncio.Event()
-        self._keys: dict[str, KeySet] = {}
+        #: The keys of every jwksUrl; whoever fetches them says so.
+        self.key_sets: Callable[[], Iterable[KeySet]] = list
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -45,7 +46,7 @@ class Publisher:
     def join(self, link: WorkerLink) -> None:
         """A worker came up."""
         self._serving[link.slot] = (link, 0)
-        for keys in self._keys.values():  # before the routes that need them
+        for keys in self.key_sets():  # before the routes that need them
             link.send(keys)
         if self._snapshot is not None:
             link.send(Configure(self._snapshot))
@@ -88,16 +89,8 @@ class Publisher:
 
     def publish_keys(self, keys: KeySet) -> None:
         """The keys of a jwksUrl are these now; b"" = none."""
-        if keys.jwks:
-            self._keys[keys.url] = keys
-        else:
-            self._keys.pop(keys.url, None)
         for link, _ in self._serving.values():
             link.send(keys)
-
-    def key_sets(self) -> list[KeySet]:
-        """What the workers go by."""
-        return list(self._keys.values())
 
     def acknowledged_by(self, link: WorkerLink, generation: int) -> None:
         """A worker serves this generation."""

@@ -314,7 +314,7 @@ class Supervisor:
 
         snapshot = self._publisher.snapshot
         assert snapshot is not None  # there is one before the admin API is served
-        known = (snapshot.generation, self._publisher.key_sets())
+        known = (snapshot.generation, list(self._publisher.key_sets()))
         if self._explainer is None or self._explainer[0] != known:
             explainer = Explainer(snapshot, self._arena, len(self._workers.slots), known[1])
             self._explainer = (known, explainer)
