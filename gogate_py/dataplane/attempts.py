@@ -161,6 +161,8 @@ class Attempts(ExchangeEnd):
             data += b"".join(pending)
             self._pending = None
         self._sent = True
+        if self.body_open:
+            self.asked_at = monotonic()
         route = self.route
         assert route is not None
         if self._pending_size <= route.body_buffer and self._may_repeat_sent():
@@ -378,6 +380,7 @@ class Attempts(ExchangeEnd):
         """What was sent is to be sent again."""
         if self._sent:
             self._sent = False
+            self.asked_at = INFINITE
             self._pending, self._pending_size = self._kept, self._kept_size
             self._kept = None
         if self.checked is not None:

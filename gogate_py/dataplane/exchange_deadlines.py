@@ -79,7 +79,7 @@ def _check_request_body(exchange: Exchange, watch: BodyWatch, now: float, timeou
         watch.request_excused(now)
     elif exchange.awaits_continue():
         watch.request_excused(now)
-        if timeouts.response_header and now >= exchange.started + timeouts.response_header:
+        if timeouts.response_header and now >= exchange.asked_at + timeouts.response_header:
             exchange.answer(Failure.RESPONSE_TIMEOUT)
     elif exchange.request_paused:
         if not watch.backend_reads(now, exchange.body_seen, timeouts.body_idle):

@@ -81,6 +81,7 @@ class ExchangeState:
     backend: LiveBackend | None = None
     upstream: Upstream | None = None
     head_sent_at = INFINITE  # when the whole request was here: the answer's head is due from then on
+    asked_at = INFINITE  # when the head went to the backend of this try, while the body is still to come
     queued_until = INFINITE
     waiting = False  # for a backend with room
     retry_statuses = _NO_STATUSES  # answers that are not passed on while another try is possible

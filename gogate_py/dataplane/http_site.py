@@ -110,7 +110,8 @@ class HttpSite:
     def _compile_limits(self, limits: Limits, rules: HeadRules) -> None:
         """Make the head checks for these limits (milliseconds: expressions are compiled)."""
         self.limits = head_limits(limits, rules)
-        self.trailers = frozenset(name.encode() for name in rules.forward_trailers)
+        # What only the gateway may set (T8) is no trailer of a client's, either.
+        self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
 

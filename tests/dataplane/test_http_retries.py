@@ -291,6 +291,24 @@ def test_body_buffer(how: str, size: int) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("size", [10, 11])
+def test_body_buffer_while_the_body_is_coming(size: int) -> None:
+    """What is sent as it comes counts to the byte, like what was here before the connection."""
+
+    async def main() -> None:
+        bad, good = StubUpstream(failing("eof")), StubUpstream()
+        async with bed_of(bad, good, body_buffer=10) as bed:
+            client = await bed.client()
+            data = request("PUT", b"b" * size)
+            await client.send(data[:-size])
+            await until(lambda: any(c.exchange is not None and c.exchange.upstream for c in bed.site.clients))
+            await client.send(data[-size:])
+            assert (await client.response()).status == (200 if size == 10 else 502)
+            assert good.requests == (size == 10)
+
+    run(main())
+
+
 @pytest.mark.parametrize("how", FAILURES)
 def test_chunked_body(how: str) -> None:
     """A chunked body is sent again chunk by chunk, trailers that are passed on included."""
