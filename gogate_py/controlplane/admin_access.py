@@ -6,6 +6,8 @@
     from elsewhere, no token        yes          401, or 403 that says what to set when no token is configured
     anybody with a wrong token      401          401; after 10 in a minute 429
 
+A question to /explain counts as a change: it tells whether a password or key is right, and checking one costs time.
+
 "From this machine" is the peer's address, never a header; a request that a proxy forwarded (X-Forwarded-For,
 Forwarded, X-Real-IP) is from elsewhere wherever the proxy runs.
 
@@ -39,6 +41,8 @@ UNIX_PEER: Final = "unix"
 
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH_PATHS: Final = frozenset({"/health", "/healthz", "/ready", "/readyz"})
+#: Read like a change: explain says whether a password or key is right.
+GUARDED_PATHS: Final = frozenset({"/explain"})
 
 _FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 
@@ -156,18 +160,21 @@ def decide(
         refusal = _check_browser(head, settings)
         if refusal is not None:
             return refusal
-    if not change:
+    if not change and path not in GUARDED_PATHS:
         return None
     # 3. Changes from elsewhere.
     if not trusted and (head.forwarded or not is_local(peer)):
+        what = "Changes" if change else "Questions about credentials"
         if settings.token:
-            return _unauthorized("Changes from another host need the bearer token (server.admin.token).")
+            return _unauthorized(f"{what} from another host need the bearer token (server.admin.token).")
         return Refusal(
             403,
             "Forbidden",
-            "Changes are accepted from this machine only. To allow them from other hosts, set server.admin.token "
+            f"{what} are accepted from this machine only. To allow them from other hosts, set server.admin.token "
             "and send it as Authorization: Bearer.",
         )
+    if not change:
+        return None
     if head.has_body and head.content_type.partition(b";")[0].strip(b" \t").lower() != b"application/json":
         return Refusal(415, "Unsupported Media Type", "A body is JSON: send Content-Type: application/json.")
     return None

@@ -7,6 +7,7 @@ are not known here, nor is anything about sockets.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeGuard
@@ -125,6 +126,7 @@ class Api:
         self._control = control
         self._supervision = supervision
         self._totals = totals
+        self._explaining = asyncio.Lock()
         self._exposition = Exposition(totals, self._gauges)
         everywhere = frozenset({"admin", "metrics", "registry"})
         admin = frozenset({"admin"})
@@ -358,7 +360,9 @@ class Api:
             )
         except BadQuestion as error:
             raise ApiError(400, str(error), field=error.field) from None
-        return json_answer(self._supervision.explain(question))
+        # In a thread, one at a time: a password takes a quarter of a second, and heartbeats go on.
+        async with self._explaining:
+            return json_answer(await asyncio.to_thread(self._supervision.explain, question))
 
     # --- connections
 

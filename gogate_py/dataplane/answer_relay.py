@@ -101,6 +101,7 @@ class AnswerRelay(ExchangeState):
         if head.status == 100:
             self._continued = True
         if self.minor:
+            self._interim_out = True
             self.downstream.write(interim_head(head))
 
     def head(self, head: ResponseHead, *, body: bool) -> None:

@@ -350,7 +350,7 @@ class Attempts(ExchangeEnd):
             sent=self._sent,
             repeatable=self._may_repeat_sent(),
             replayable=not self._sent or self._kept is not None,
-            answered=self.head_out,
+            answered=self.head_out or self._interim_out,
             another=another,
             retry_after=retry_after,
         )

@@ -100,6 +100,7 @@ class ExchangeState:
     status = 0
     sent_bytes = 0
     head_out = False
+    _interim_out = False  # a 1xx went to the client: it belongs to this try, and there can be no other
     response_paused = False  # the client does not take it: the backend is not read
     event_stream = False
     answer_trailers: Fields = ()  # those to be passed on

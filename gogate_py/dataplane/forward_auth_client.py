@@ -17,6 +17,7 @@ configuration has a forwardAuth (services.py); knows nothing of exchanges.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from typing import Final, NamedTuple, cast
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 import h11
 
 from gogate_py.errors import GogateError
+from gogate_py.wire.headers import VALUE
 
 MAX_AT_ONCE: Final = 64
 MAX_HEAD: Final = 64 * 1024
@@ -32,6 +34,9 @@ MAX_BODY: Final = 256 * 1024
 IDLE: Final = 30.0
 
 Fields = list[tuple[bytes, bytes]]
+
+# h11 lets control characters through, which no backend and no client is to see.
+_is_value: Final = re.compile(VALUE + rb"*").fullmatch
 
 
 class AskError(GogateError):
@@ -92,6 +97,9 @@ class ServiceClient:
             connection = self._idle.pop() if kept else await self._connect()
             try:
                 answer = await connection.ask(request)
+                if not all(_is_value(value) for _, value in answer.fields):
+                    connection.abort()
+                    raise AskError("bad_answer", "its answer has a field with control characters")
             except _Stale:
                 if kept:
                     continue

@@ -135,6 +135,11 @@ def status(refusal: Refusal | None) -> int:
     (0,   "POST",   "/x",        LOCAL,     [HOST, ("Content-Length", "00")]),
     (0,   "POST",   "/x",        LOCAL,     [HOST, ("Content-Length", "5"), ("Content-Type", "Application/JSON ;a=b")]),
     (401, "POST",   "/x",        FAR,       [HOST, ("Content-Length", "5")]),
+    # questions that tell whether a password is right
+    (0,   "GET",    "/explain",  LOCAL,     [HOST]),
+    (0,   "GET",    "/explain",  FAR,       [HOST, GOOD]),
+    (401, "GET",    "/explain",  FAR,       [HOST]),
+    (401, "GET",    "/explain",  LOCAL,     [HOST, ("X-Forwarded-For", "10.0.0.9")]),
 ])  # fmt: skip
 def test_decisions(
     expected: int, method: str, path: str, peer: str | None, headers: list[tuple[str, str]]

@@ -319,6 +319,8 @@ def test_an_answer_that_is_cut(answer: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nX-User: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-User: a\x01b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 401 No\r\nLocation: /\x7f\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nbad name: x\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_HEAD + b"\r\n",

@@ -219,3 +219,25 @@ def test_a_backend_has_its_time_for_100_continue_from_when_it_is_asked() -> None
             assert (await client.response()).status == 200
 
     run(main())
+
+
+def test_no_other_try_behind_an_interim_answer() -> None:
+    """What the client was told of one backend's answer (103 Early Hints) is not followed by another backend's answer."""
+
+    async def main() -> None:
+        async def hints(talk: Talk) -> None:
+            await talk.request()
+            await talk.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+            await talk.send(answer(b"no", status="503 Service Unavailable"))
+
+        first, second = StubUpstream(hints), StubUpstream(answering(answer(b"other")))
+        bed = HttpPlane(first, second)
+        bed.backups = {1}
+        async with bed:
+            client = await bed.client()
+            await client.send(GET)
+            assert (await client.response()).status == 103
+            assert (await client.response()).status == 503
+            assert second.requests == 0
+
+    run(main())
