@@ -222,7 +222,7 @@ def test_a_backend_has_its_time_for_100_continue_from_when_it_is_asked() -> None
 
 
 def test_no_other_try_behind_an_interim_answer() -> None:
-    """What the client was told of one backend's answer (103 Early Hints) is not followed by another backend's answer."""
+    """What the client was told of one backend (103 Early Hints) is not followed by the answer of another."""
 
     async def main() -> None:
         async def hints(talk: Talk) -> None:
