@@ -229,6 +229,10 @@ class Api:
                 "draining": control.draining,
                 "workers": supervision.workers(),
                 "registry": {"services": len(control.registrations())},
+                "key_sets": [
+                    {"url": one.url, "keys": one.keys, "age_s": one.age_s, "error": one.error}
+                    for one in control.key_sets()
+                ],
                 **stats_object(self._totals, control.backends(), supervision.backend_live),
             }
         )

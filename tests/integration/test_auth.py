@@ -430,6 +430,8 @@ def test_without_keys_nobody_passes() -> None:
             server.status = 200
             for client in clients:
                 wait_for(lambda: keyed(client, key) == 200, 20.0, what="the keys")  # noqa: B023  # called at once
+            (told,) = gateway.admin_json("GET", "/stats")["key_sets"]
+            assert (told["keys"], told["error"]) == (1, "")
             assert gateway.metric("gogate_local_responses_total", reason="auth_unavailable") >= 4
 
 
