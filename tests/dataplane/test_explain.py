@@ -453,6 +453,13 @@ def test_split_with_an_arm_that_cannot_serve() -> None:
             assert {(await bed.served(get("/strict")))[0].status for _ in range(30)} == {200, 503}
             assert bed.explain(get("/kind"))["outcome"]["backend"] == bed.backends[0].address
             assert {(await bed.served(get("/kind")))[0].status for _ in range(10)} == {200}
+            cases = (("/strict", "never", 503), ("/strict", "always", 200), ("/kind", "never", 200))
+            for path, header, status in cases:
+                question = get(path, f"X-Canary: {header}")
+                facts = bed.explain(question)
+                assert facts["outcome"].get("status", 200) == status
+                assert facts["split"].get("fallback") == ("one" if path == "/kind" else None)
+                compare(facts, *await bed.served(question), bed)
 
     run(main())
 

@@ -400,6 +400,29 @@ def test_form_that_arrives_meanwhile(chunked: bool, whole: bool) -> None:
     run(main())
 
 
+def test_largest_form_meanwhile() -> None:
+    """A form that is as large as it may be fills what is kept for the backend: it is read to its end all the same."""
+
+    async def main() -> None:
+        rules = route(auth=BASIC, rate_limits=(limit(1, 1, "jwt:tenant", "form:user"),), max_body=0)
+        settings: dict[str, Any] = {"limits": {"request_body": 0}}
+        async with HttpPlane(backend := StubUpstream(), routes=(rules,), **settings) as bed, Gate(bed) as gate:
+            client = await bed.client()
+            body = b"user=" + b"u" * 65531
+            data = form(body, ALICE, chunked=True)
+            await client.send(data[:-5])
+            await until(lambda: gate.compared)
+            exchange = next(iter(bed.site.clients)).exchange
+            assert exchange is not None
+            await until(lambda: exchange.request_paused)
+            await client.send(data[-5:])
+            gate.open.set()
+            assert (await client.response()).status == 200
+            assert body_of(backend.received, True) == body
+
+    run(main())
+
+
 def test_large_form_meanwhile() -> None:
     """More than a form may have is refused also when it came while an earlier stage waited."""
 
@@ -443,7 +466,8 @@ def test_pipelined_requests_stay_in_order() -> None:
     run(main())
 
 
-def test_nobody_is_late_while_a_stage_waits() -> None:
+@pytest.mark.parametrize("body", [False, True])
+def test_nobody_is_late_while_a_stage_waits(body: bool) -> None:
     """timeouts.responseHeader begins when the backend is asked, not while a password is compared."""
 
     async def main() -> None:
@@ -457,11 +481,13 @@ def test_nobody_is_late_while_a_stage_waits() -> None:
         rules = route(auth=BASIC)
         async with HttpPlane(StubUpstream(play), routes=(rules,)) as bed, Gate(bed) as gate:
             client = await bed.client()
-            await client.send(form(b"body", ALICE)[:-2])
+            head = f"GET / HTTP/1.1\r\nHost: a\r\n{ALICE}\r\n".encode()
+            await client.send(form(b"body", ALICE)[:-2] if body else head)
             await until(lambda: gate.compared)
             exchange = next(iter(bed.site.clients)).exchange
             assert exchange is not None
-            await client.send(b"dy")
+            if body:
+                await client.send(b"dy")
             await until(lambda: not exchange.body_open)
             bed.pass_time(40)  # responseHeader is 15 s
             assert bed.site.in_flight == 1
