@@ -30,6 +30,10 @@ def check(config: Config, findings: Findings) -> None:
     if config.server.limits.request_line > config.server.limits.request_head:
         _add_if_read(findings, ("server", "limits", "requestLine"), "is larger than requestHead, of which it is a part")
     _check_backups(config, findings)
+    own = {name: pool.dns for name, pool in config.pools.items() if pool.dns != config.server.dns}
+    for path, dns in [(("server", "dns"), config.server.dns), *((("pools", name, "dns"), own[name]) for name in own)]:
+        if dns.floor > dns.refresh:
+            _add_if_read(findings, path, "floor is longer than refresh: names cannot be asked for that often")
 
 
 def registrations_possible(config: Config) -> bool:

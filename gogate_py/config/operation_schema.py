@@ -8,6 +8,7 @@ import attrs
 
 from gogate_py.config.names import Cidr, ListenAddress
 from gogate_py.config.settings import Group, ListOf, setting
+from gogate_py.config.store_values import Store
 from gogate_py.config.values import DAY, Boolean, Choice, Duration, Fraction, Integer, Text
 
 
@@ -49,8 +50,7 @@ class Registry:
     allow_cidrs: tuple[str, ...] = setting(
         ListOf(Cidr()), "addresses that may be registered", key="allowCIDRs",
         default=("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
-    store: str = setting(
-        Choice(("memory",), later=("file", "redis"), later_pattern=r"(file|rediss?)://.*"), "", default="memory")
+    store: str = setting(Store(), "what survives a restart: registrations, overrides, drains", default="memory")
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from gogate_py.config.access_schema import Auth, Cache, Cors, ForwardAuth
+from gogate_py.config.dns_schema import Dns
 from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name
 from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown
 from gogate_py.config.pool_schema import (
@@ -49,7 +50,7 @@ from gogate_py.config.values import DAY, Boolean, Choice, Duration, Integer, Siz
 
 __all__ = [
     "DEFAULT_HTTP_ROUTE", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend", "Cache",
-    "CircuitBreaker", "Config", "Cors", "FieldEdits", "FixedResponse", "ForwardAuth", "Health", "HttpTransport",
+    "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse", "ForwardAuth", "Health", "HttpTransport",
     "Limits", "LoadBalancer", "Logging", "Match", "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry",
     "Retry", "Rewrite", "Route", "RouteLimits", "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts"]
 
@@ -94,7 +95,7 @@ _POOL_HINTS: Final = {
 class Server:
     """Listeners, the short form, defaults for pools and routes, the operator's side."""
 
-    NOT_YET: ClassVar = ("tls", "dns")
+    NOT_YET: ClassVar = ("tls",)
     HINTS: ClassVar = {**_ROUTE_HINTS, **_POOL_HINTS, "addr": "listenAddr", "port": "listenAddr"}
 
     workers: int | None = setting(Workers(64), "processes that carry traffic; auto = usable CPUs", default=None)
@@ -115,6 +116,7 @@ class Server:
     max_connections: int = setting(
         _MAX_CONNECTIONS, "requests and TCP connections per backend, all workers; beyond it they wait", default=0)
     queue_timeout: float = setting(_QUEUE, "for one of maxConnections or maxConnsPerHost; then 503", default=5.0)
+    dns: Dns = setting(Group(Dns), "names of backends; default of every pool")
     tcp_pool: TcpPool = setting(Group(TcpPool), "fresh connections kept ready; default of every pool")
     http_transport: HttpTransport = setting(Group(HttpTransport), "connections to backends; default of every pool")
     rate_limit: tuple[RateLimit, ...] = setting(
@@ -157,7 +159,7 @@ class Server:
 class Pool:
     """A named set of interchangeable backends; from loadBalancer on everything is inherited from the server."""
 
-    NOT_YET: ClassVar = ("tls", "dns")
+    NOT_YET: ClassVar = ("tls",)
     HINTS: ClassVar = {
         **_POOL_HINTS, "upstream": "backends", "upstreams": "backends", "targets": "backends", "servers": "backends",
         "endpoints": "backends"}
@@ -187,6 +189,8 @@ class Pool:
     max_connections: int = setting(
         _MAX_CONNECTIONS, "as server.maxConnections", default=0, inherits=True, example=100)
     queue_timeout: float = setting(_QUEUE, "as server.queueTimeout", default=5.0, inherits=True)
+    dns: Dns = setting(
+        Group(Dns), _SERVER_DEFAULT.format("dns"), inherits=True, example={"refresh": "10s"})
     tcp_pool: TcpPool = setting(
         Group(TcpPool), _SERVER_DEFAULT.format("tcpPool"), inherits=True, example={"enabled": False})
     http_transport: HttpTransport = setting(

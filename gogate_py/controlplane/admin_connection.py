@@ -4,6 +4,7 @@
 - QUOTA connections may be open; beyond it the longest idle one is let go, and when none is idle the newcomer's requests
   are marked as surplus (what that means is the application's to say). Beyond MAX_CONNECTIONS it is cut. So neither a
   flood of an admin listener nor one of the data plane keeps the other from working (SECURITY.md T18, T22);
+- connections whose request waits for news (service_answers.py) do not count: they have a bound of their own;
 - what is refused here is answered in the API's own shape.
 
 uvicorn runs httptools, not h11: h11 alone would take most of a CPU for 5 000 heartbeats a second. What httptools lets
@@ -30,6 +31,8 @@ MAX_FIELDS: Final = 100
 
 #: Key in the scope's state of a request that came beyond the quota.
 SURPLUS: Final = "surplus"
+#: Key in the scope's state: the connection itself, for a request that waits (see :attr:`AdminProtocol.watching`).
+CONNECTION: Final = "connection"
 
 
 class _HeadTooLarge(Exception):
@@ -47,12 +50,14 @@ class AdminProtocol(HttpToolsProtocol):
         self._message_open = False  # head complete, body not
         self._too_large = False
         self._idle_since = self.loop.time()
+        #: Whether its request waits for news.
+        self.watching = False
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             self._surplus = True
             transport.abort()
             return
-        self._surplus = len(self.connections) > QUOTA and not self._shed_idle()
+        self._surplus = len(self.connections) > QUOTA and self._counted() > QUOTA and not self._shed_idle()
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,6 +78,7 @@ class AdminProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins; what the application must know of the connection goes with it."""
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self
         if self._surplus:
             self.scope["state"][SURPLUS] = True
 
@@ -135,6 +141,10 @@ class AdminProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return True
         return self._deadline is None and self.cycle is not None and self.cycle.response_complete and not self.pipeline
+
+    def _counted(self) -> int:
+        """Connections that count to the quota."""
+        return sum(not (isinstance(one, AdminProtocol) and one.watching) for one in self.connections)
 
     def _shed_idle(self) -> bool:
         """Let the longest idle connection go; False when none is idle."""

@@ -32,10 +32,10 @@ from gogate_py.controlplane.admin_views import (
     split_object,
     stats_object,
 )
-from gogate_py.controlplane.compiler import joins
 from gogate_py.controlplane.control import BackendView, Control
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
+from gogate_py.controlplane.service_answers import services_answer
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
@@ -114,6 +114,8 @@ class Endpoint:
         else:
             try:
                 answer = await handler(request)
+                await answer(scope, receive, send)
+                return
             except ApiError as error:
                 answer = problem(error.status, error.detail, path, field=error.field, headers=error.headers.items())
         await answer(scope, receive, send)
@@ -170,7 +172,7 @@ class Api:
                 Endpoint(path, {"GET": self.metrics}, "metrics for Prometheus", metrics)
                 for path in dict.fromkeys(["/metrics", control.config.server.metrics.path])
             ),
-            Endpoint(SERVICES, services, "register an instance; list them, ?name= ?tag=", registry),
+            Endpoint(SERVICES, services, "register; list or watch instances, ?name= ?tag= ?state= ?wait=", registry),
             Endpoint(f"{SERVICES}/{{id}}", service, "one instance; deregister it", registry),
             Endpoint(f"{SERVICES}/{{id}}{HEARTBEAT}", {"PUT": self.heartbeat}, "renew its lease", registry),
         ]
@@ -209,9 +211,11 @@ class Api:
     async def ready(self, request: Request) -> Response:
         """Readiness with its reasons (DESIGN.md section 6)."""
         ready, reasons = self._control.readiness()
+        said = self._control.warnings()
+        more = {"warnings": said} if said else {}
         if ready:
-            return json_answer({"status": "ready"})
-        return json_answer({"status": "not ready", "reasons": reasons}, 503)
+            return json_answer({"status": "ready", **more})
+        return json_answer({"status": "not ready", "reasons": reasons, **more}, 503)
 
     # --- what happens
 
@@ -258,6 +262,8 @@ class Api:
             supervision.backend_live,
             panics=control.panics(),
             services=len(control.registrations()),
+            preserved=control.preserved(),
+            stale_names=control.stale_names(),
             generation=control.generation,
             serving=sum(worker.state == "serving" for worker in supervision.workers()),
             uptime=monotonic() - supervision.started,
@@ -408,18 +414,9 @@ class Api:
         return json_answer(self._service(registration), 201, {"Location": f"{SERVICES}/{registration.id}"})
 
     async def list_services(self, request: Request) -> Response:
-        """Registered instances, of one name and with one tag where asked."""
+        """Registered instances; or what happens to them, as it happens (service_answers.py)."""
         self._need_registry()
-        found = self._control.registrations(request.query_params.get("name"), request.query_params.get("tag"))
-        # Not pools_of for each: with thousands of instances the pools would be worked out thousands of times.
-        config = self._control.config
-        pools = config.effective_pools()
-        now = monotonic()
-        services = [
-            service_object(one, [name for name, pool in pools.items() if joins(config, pool, one)], now)
-            for one in found
-        ]
-        return json_answer({"services": services})
+        return await services_answer(self._control, request)
 
     async def service(self, request: Request) -> Response:
         """One instance."""

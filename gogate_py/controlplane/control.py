@@ -22,8 +22,10 @@ from gogate_py.arena import BACKEND_ROWS
 from gogate_py.clock import monotonic, wall
 from gogate_py.config import schema
 from gogate_py.config.schema import Config
+from gogate_py.config.store_values import store_path
 from gogate_py.controlplane.compiler import Member, compile_snapshot, joins, members
 from gogate_py.controlplane.key_sets import KeySetFetcher, KeySetStatus
+from gogate_py.controlplane.leases import Leases
 from gogate_py.controlplane.member_states import MemberStates
 from gogate_py.controlplane.overrides import Override, Overrides
 from gogate_py.controlplane.publisher import Publisher
@@ -31,9 +33,15 @@ from gogate_py.controlplane.registry import Registration, Registry, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressRules
 from gogate_py.controlplane.resolver import Lookup, is_local
 from gogate_py.controlplane.rows import Key, LimitRows, Rows, RowsExhausted
+from gogate_py.controlplane.saved_state import SavedState
+from gogate_py.controlplane.service_watch import ServiceWatch
+from gogate_py.controlplane.state_file import StateFile
+from gogate_py.controlplane.state_keeper import StateKeeper
+from gogate_py.controlplane.state_transfer import collect, take_back
 from gogate_py.errors import StartError
 from gogate_py.policy.eligibility import SnapshotMember, eligible
 from gogate_py.policy.health_state import NOT_PROBED
+from gogate_py.policy.lease_state import PASSING
 from gogate_py.snapshot import BackendState
 
 __all__ = ["BackendView", "Control"]
@@ -50,8 +58,6 @@ STATE_DELAY: Final = 0.01
 FIRST_LOOKUP: Final = 0.5
 #: After more backends than rows: the next try (rows of backends that left come free when every worker knows it).
 _ROWS_RETRY: Final = 1.0
-#: A cleanup that comes this late, seconds, says that the process did not run: heartbeats could not be heard meanwhile.
-_STALL: Final = 1.0
 
 
 @frozen
@@ -105,17 +111,22 @@ class Control:
         now: Callable[[], float] = monotonic,
     ) -> None:
         self.config = config
-        #: Set and cleared by the supervisor; readiness depends on them.
+        #: Set and cleared by the supervisor; readiness depends on it (and on draining).
         self.starting = True
-        self.draining = False
+        self._draining = False
         self._publisher = publisher
         self._workers = workers
         self._count = count
         self._now = now
         settings = config.server.registry
         rules = AddressRules(settings.allow_cidrs, own_addresses, is_local)
+        #: What happens in the registry, for those who wait for it.
+        self.watch = ServiceWatch(wall)
+        self._leases = Leases(
+            lambda: self._registry, self.watch, answers=self._answers, changed=self._later_saved, count=count, now=now)
         self._registry = Registry(
-            rules, default_ttl=settings.default_ttl, max_services=settings.max_services, clock=now, wall=wall
+            rules, default_ttl=settings.default_ttl, max_services=settings.max_services, clock=now, wall=wall,
+            on_return=self._leases.returned, on_forget=self._leases.forgotten,
         )
         self._rows = Rows(reset_row)
         self._limit_rows = LimitRows()
@@ -127,11 +138,15 @@ class Control:
             lookup=lookup,
             now=now,
             on_moved=self._later,
-            on_health=lambda keys: self._states_later(),
+            on_health=lambda keys: self._health_changed(),
             on_probe=self._probed,
         )
         self._key_sets = KeySetFetcher(publisher.publish_keys, now=now)
         publisher.key_sets = self._key_sets.current
+        path = store_path(settings.store)
+        self._keeper = StateKeeper(
+            StateFile(path), self.saved_state, lambda result: count("gogate_registry_saves_total", (result,))
+        ) if path else None
         self._pools = config.effective_pools()
         self._members: dict[Key, Member] = {}
         # --- what the workers were told last
@@ -151,6 +166,8 @@ class Control:
 
     async def start(self) -> None:
         """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
+        if self._keeper is not None and (saved := await self._keeper.load()) is not None:
+            self.take_back(saved)
         self._update_members()
         self._key_sets.watch(_jwks_urls(self.config))
         await asyncio.gather(self._states.settle(FIRST_LOOKUP), self._key_sets.settle(FIRST_LOOKUP))
@@ -159,7 +176,8 @@ class Control:
         except RowsExhausted as error:
             await asyncio.gather(self._states.stop(), self._key_sets.stop())
             raise StartError(str(error)) from None
-        self._cleaner = asyncio.get_running_loop().create_task(self._clean())
+        self._cleaner = asyncio.get_running_loop().create_task(
+            self._leases.keep_sweeping(lambda: self.config.server.registry.cleanup_interval))
 
     async def stop(self) -> None:
         """End everything that runs."""
@@ -169,7 +187,36 @@ class Control:
         if self._cleaner is not None:
             self._cleaner.cancel()
             await asyncio.gather(self._cleaner, return_exceptions=True)
+        self.watch.close()
+        if self._keeper is not None:
+            await self._keeper.stop()
         await asyncio.gather(self._states.stop(), self._key_sets.stop())
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway drains: it is not ready then, and nobody may wait for news of the registry."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._draining = value
+        if value:
+            self.watch.close()
+
+    # --- what survives this process
+
+    def saved_state(self) -> SavedState:
+        """What another gateway needs to go on from here: instances, overrides, drains, who is down."""
+        return collect(self._registry, self._overrides, self._states)
+
+    def take_back(self, saved: SavedState) -> None:
+        """Go on from there; before :meth:`start` has compiled anything."""
+        for one in take_back(saved, self._registry, self._overrides, self._states, self.routes()):
+            log.warning("not taken back from the registry's store", extra={"error": one})
+
+    def _save_later(self) -> None:
+        if self._keeper is not None:
+            self._keeper.changed()
 
     # --- keys of signed tokens
 
@@ -212,10 +259,17 @@ class Control:
 
     def _update_members(self) -> None:
         """Who is in which pool now; resolver and prober follow."""
-        found = members(self.config, self._registry.all())
+        instances, everybody = self._registry.in_rotation(), self._registry.all()
+        found = members(self.config, instances)
         self._members = {member.key: member for pool in found.values() for member in pool}
         self._joins_to_come = 0
-        self._states.update(self._members, self._pools)
+        absent = [
+            (name, one.address)
+            for one in (everybody if len(everybody) > len(instances) else ())
+            if not one.in_rotation
+            for name in self.pools_of(one)
+        ]
+        self._states.update(self._members, self._pools, absent)
 
     def _compile(self) -> None:
         publisher = self._publisher
@@ -243,7 +297,15 @@ class Control:
         for key, state in self._told.items():
             self._note(key, before.get(key), state)
 
+    def _later_saved(self) -> None:
+        self._save_later()
+        self._later(0)
+
     # --- changes of health and draining: a state change
+
+    def _health_changed(self) -> None:
+        self._states_later()
+        self._save_later()
 
     def _states_later(self) -> None:
         if self._telling is None and self._publisher.snapshot is not None:
@@ -295,30 +357,23 @@ class Control:
 
     # --- leases
 
-    async def _clean(self) -> None:
-        """Take expired instances out of rotation, once a cleanup interval."""
-        interval = self.config.server.registry.cleanup_interval
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + interval
-            await asyncio.sleep(interval)
-            late = loop.time() - due
-            try:
-                if late > _STALL:
-                    log.warning("the control plane did not run; leases are extended", extra={"late_s": round(late, 3)})
-                    self._registry.extend(late)
-                self.expire()
-            except Exception as error:  # the cleaner must survive
-                log.error("internal error", exc_info=error, extra={"where": "registry cleanup"})
+    def _answers(self, instance: Registration) -> bool | None:
+        """What active probes say of an instance: healthy in some pool, in none; None: nothing."""
+        said = [self._states.answers((pool, instance.address)) for pool in self.pools_of(instance)]
+        known = [one for one in said if one is not None]
+        return any(known) if known else None
 
     def expire(self) -> None:
-        """Take out the instances whose lease has ended, now."""
-        gone = self._registry.expire(self._now())
-        for one in gone:
-            log.warning("instance expired", extra={"id": one.id, "service": one.name, "address": one.address})
-            self._count("gogate_registry_events_total", ("expired",))
-        if gone:
-            self._later(0)
+        """Judge the leases that have ended, now."""
+        self._leases.sweep()
+
+    def preserved(self) -> dict[str, int]:
+        """Services that are preserved, by name, and how many of their instances are kept so."""
+        return self._registry.preserved()
+
+    def stale_names(self) -> dict[str, bool]:
+        """Every name of a backend, and whether only an older answer than the last is known for it."""
+        return self._states.stale_names()
 
     # --- for the admin API: backends
 
@@ -362,6 +417,7 @@ class Control:
     def _set_drained(self, identity: str, pool: str | None, *, drained: bool) -> list[BackendView]:
         touched = self._named(identity, pool)
         self._states.set_drained(touched, drained)
+        self._save_later()
         self._tell_states()
         for name, address in sorted(touched):
             log.info(
@@ -390,6 +446,7 @@ class Control:
             log.info("weight is overridden" if weight is not None else "weight is as configured",
                      extra={"pool": key[0], "backend": key[1], "weight": weight})
         if touched:
+            self._save_later()
             self._recompile()
         return self._views(touched)
 
@@ -412,6 +469,7 @@ class Control:
     def set_split(self, route: schema.Route, weights: Mapping[str, int] | None) -> list[ArmView]:
         """Override weights of a route's arms, by pool (None: all back to the configured ones)."""
         self._overrides.set_split(route.name, weights)
+        self._save_later()
         self._recompile()
         arms = self.split(route)
         log.info("split is overridden" if weights is not None else "split is as configured",
@@ -439,6 +497,13 @@ class Control:
             return True, []
         return False, [f"pool {name} has no usable backend" for name in sorted({view.pool for view in views})]
 
+    def warnings(self) -> list[str]:
+        """What an operator should know though new traffic is welcome."""
+        said = self._keeper.warnings() if self._keeper is not None else []
+        return [*said, *(
+            f"service {name} is preserved: {count} silent instances are kept" for name, count in
+            self.preserved().items())]
+
     # --- for the admin API: registry
 
     def register(self, body: dict[str, object]) -> tuple[Registration, bool]:
@@ -448,14 +513,18 @@ class Control:
         """
         before = self._registry.get(given) if isinstance(given := body.get("id"), str) else None
         instance, created = self._registry.register(body)
-        if before is not None and before.routes_like(instance):
+        same = before is not None and before.routes_like(instance)
+        self._save_later()
+        if before is not None and same and before.in_rotation:
+            if before.state != PASSING:
+                self._leases.returned(instance)
             return instance, False  # the same again: only the lease and the metadata are new
         coming = len(self.pools_of(instance))
         if len(self._members) + self._joins_to_come + coming > BACKEND_ROWS:
             self._registry.restore(instance.id, before)
             raise RegistryFull(f"there is no room for more than {BACKEND_ROWS} backends in all pools")
         self._joins_to_come += coming
-        self._registry_event("registered" if created else "updated", instance)
+        self._leases.tell("registered" if created else "passing" if same else "updated", instance)
         self._later()
         return instance, created
 
@@ -468,15 +537,10 @@ class Control:
         gone = self._registry.deregister(identity)
         if gone is None:
             return False
-        self._registry_event("deregistered", gone)
+        self._leases.tell("deregistered", gone)
+        self._save_later()
         self._later()
         return True
-
-    def _registry_event(self, event: str, instance: Registration) -> None:
-        log.info(
-            f"instance {event}", extra={"id": instance.id, "service": instance.name, "address": instance.address}
-        )
-        self._count("gogate_registry_events_total", (event,))
 
     def registration(self, identity: str) -> Registration | None:
         """One instance by id."""

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from gogate_py.config.schema import Pool
 from gogate_py.controlplane.compiler import Endpoints, Member
 from gogate_py.controlplane.prober import Prober, ProbeSettings, Target
-from gogate_py.controlplane.resolver import Lookup, Refusal, Resolution, Resolver
+from gogate_py.controlplane.resolver import Lookup, Periods, Refusal, Resolution, Resolver
 from gogate_py.controlplane.rows import Key
+from gogate_py.policy.health_state import NOT_PROBED
 from gogate_py.snapshot import BackendState
 
 
@@ -53,10 +54,20 @@ class MemberStates:
         # the backends that a probe of a target speaks for
         self._sharing: dict[Target, list[Key]] = {}
         self._drained: set[Key] = set()
+        # who was down when it was last known, and why: from a gateway before this one
+        self._recalled: dict[Key, str] = {}
 
-    def update(self, everyone: Mapping[Key, Member], pools: Mapping[str, Pool]) -> None:
-        """These are the backends from now on; those that stay keep all that is known of them."""
-        self._drained &= everyone.keys()
+    def recall(self, drained: Iterable[Key], down: Mapping[Key, str]) -> None:
+        """What a gateway before this one knew; before the first :meth:`update`, which takes it over."""
+        self._drained |= set(drained)
+        self._recalled.update(down)
+
+    def update(
+        self, everyone: Mapping[Key, Member], pools: Mapping[str, Pool], absent: Iterable[Key] = ()
+    ) -> None:
+        """These are the backends from now on; those that stay keep all that is known of them, and those that are
+        ``absent`` for a while their drains."""
+        self._drained &= everyone.keys() | set(absent)
         self._slow_start = {name: pool.slow_start for name, pool in pools.items() if pool.slow_start}
         # Not at the start, and not when the whole pool is new: nobody would be left to take the work meanwhile.
         served = {pool for pool, _ in self._known}
@@ -75,8 +86,13 @@ class MemberStates:
         for key, target in self._targets.items():
             self._sharing.setdefault(target, []).append(key)
         # Endpoints first: the first probe of a new target comes at once.
-        self._resolver.watch(((one.address, not one.from_file) for one in everyone.values()), self._refusal)
+        self._resolver.watch(
+            ((one.address, not one.from_file) for one in everyone.values()), self._refusal, _periods(everyone, pools))
         self._prober.watch(self._sharing)
+        for key, error in self._recalled.items():
+            if key in self._targets:
+                self._prober.recall(self._targets[key], error)
+        self._recalled = {}
 
     async def settle(self, limit: float) -> None:
         """Wait until every name was answered for once, at most ``limit`` seconds."""
@@ -103,6 +119,29 @@ class MemberStates:
         if health is None or health.up:
             return BackendState(row, True, draining, "", self._warming_since(member.key))
         return BackendState(row, False, draining, health.last_error)
+
+    def answers(self, key: Key) -> bool | None:
+        """Whether probes call a backend healthy; None when it has none."""
+        target = self._targets.get(key)
+        health = self._prober.state(target) if target is not None else None
+        return health.up if health is not None else None
+
+    def drained(self) -> set[Key]:
+        """Every backend that is drained."""
+        return set(self._drained)
+
+    def down(self) -> dict[Key, str]:
+        """Every backend that probes found down, and why."""
+        found = {}
+        for key, target in self._targets.items():
+            health = self._prober.state(target)
+            if health is not None and not health.up and health.last_error != NOT_PROBED:
+                found[key] = health.last_error
+        return found
+
+    def stale_names(self) -> dict[str, bool]:
+        """Every name of a backend, and whether only an older answer than the last is known for it."""
+        return self._resolver.stale()
 
     def _warming_since(self, key: Key) -> float:
         """When its slow start began; 0 when it is over, or there is none."""
@@ -155,3 +194,15 @@ class MemberStates:
             self._drained |= keys
         else:
             self._drained -= keys
+
+
+def _periods(everyone: Mapping[Key, Member], pools: Mapping[str, Pool]) -> dict[str, Periods]:
+    """How each name is asked for; one that stands in several pools as the most eager of them has it."""
+    found: dict[str, Periods] = {}
+    for member in everyone.values():
+        dns, known = pools[member.pool].dns, found.get(member.address.host)
+        mine = Periods(dns.refresh, dns.floor, dns.keep_last_good)
+        found[member.address.host] = mine if known is None else Periods(
+            min(mine.refresh, known.refresh), min(mine.floor, known.floor),
+            max(mine.keep_last_good, known.keep_last_good))
+    return found

@@ -2,7 +2,7 @@
 
 A weight of a backend, the weights of a split. The configured value is never changed, so that an override can be taken
 back, and so that everybody sees which of the two is in force and since when (FEATURES.md section 4, item 15). They live
-as long as the gateway. Pure but for the clock that is given.
+as long as the gateway, with a store (server.registry.store) longer. Pure but for the clock that is given.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ class Overrides:
     def split(self, route: str) -> Mapping[str, Override]:
         """Of the arms of a route, by pool."""
         return self._splits.get(route, {})
+
+    def all(self) -> tuple[dict[Key, Override], dict[str, dict[str, Override]]]:
+        """Every override: weights of backends, weights of arms by route and pool."""
+        return dict(self._weights), {route: dict(arms) for route, arms in self._splits.items()}
+
+    def put_back(self, weights: Mapping[Key, Override], splits: Mapping[str, Mapping[str, Override]]) -> None:
+        """Take over what :meth:`all` said in another process, as it was."""
+        self._weights.update(weights)
+        self._splits.update({route: dict(arms) for route, arms in splits.items()})
 
     def set_weight(self, key: Key, weight: int | None) -> None:
         """Give a backend another weight; None takes the override back."""

@@ -135,6 +135,12 @@ class Prober:
         watch = self._watches.get(target)
         return watch.state if watch is not None else None
 
+    def recall(self, target: Target, error: str) -> None:
+        """A target that is new here was down before, for this reason: it is until its probes say otherwise."""
+        watch = self._watches.get(target)
+        if watch is not None and watch.probed_at == float("-inf"):
+            watch.state.recall_down(error)
+
     def hurry(self, target: Target) -> None:
         """Probe out of turn: a connect failed.
 

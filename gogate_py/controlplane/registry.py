@@ -1,8 +1,8 @@
 """Registry: services that register themselves, as instances with a lease.
 
 Pure: the clock is given, nothing is sent anywhere. What a registration may contain is checked here and by the address
-rules. A heartbeat is one dictionary lookup and two stores (SECURITY.md F16: 5 000 a second); expiry is one scan of all
-instances per cleanup interval.
+rules; what becomes of instances that fall silent is policy/lease_state's to say. A heartbeat is one dictionary lookup
+and two stores (SECURITY.md F16: 5 000 a second); expiry is one scan of all instances per cleanup interval.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import attrs
 from gogate_py.config.values import BadValue, Duration
 from gogate_py.controlplane.registry_rules import AddressForbidden, AddressRules, RegistrationError
 from gogate_py.errors import GogateError
+from gogate_py.policy.lease_state import CRITICAL, GONE, PASSING, SUSPECT, Lease, hold_after_stall, in_rotation, judge
+from gogate_py.policy.lease_state import shown as shown_state
 
-__all__ = ["AddressForbidden", "Registration", "RegistrationError", "Registry", "RegistryFull"]
+__all__ = ["AddressForbidden", "Registration", "RegistrationError", "Registry", "RegistryFull", "Sweep"]
 
 _FIELDS: Final = ("id", "name", "address", "tags", "metadata", "weight", "ttl")
 #: What an answer adds; a client that sends back what it got is not refused.
-_READ_ONLY: Final = ("registered_at", "last_heartbeat")
+_READ_ONLY: Final = ("registered_at", "last_heartbeat", "state", "since")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _TAG: Final = re.compile(r"[^\s,]{1,64}\Z")
@@ -42,7 +44,7 @@ class RegistryFull(GogateError):
 
 @attrs.define
 class Registration:
-    """One instance with its lease. Replaced as a whole by an update; only a heartbeat changes it in place."""
+    """One instance with its lease. Replaced as a whole by an update; only heartbeats and sweeps change it in place."""
 
     id: str
     name: str
@@ -54,6 +56,22 @@ class Registration:
     registered_at: str  # RFC 3339
     heard_at: float  # of the last heartbeat or registration: wall clock, for people
     expires_at: float  # monotonic seconds
+    state: str = PASSING  # passing, suspect or critical, as it was judged last
+    changed_at: float = 0.0  # when it came into that state: wall clock, for people
+
+    @property
+    def since(self) -> str:
+        """When it came into its state, RFC 3339."""
+        return _rfc3339(self.changed_at)
+
+    @property
+    def in_rotation(self) -> bool:
+        """Whether it may get work."""
+        return in_rotation(self.state)
+
+    def shown_state(self, now: float) -> str:
+        """Its state at a monotonic moment: passing, warning, suspect or critical."""
+        return shown_state(Lease(self.expires_at, self.ttl, self.state), now)
 
     @property
     def last_heartbeat(self) -> str:
@@ -70,8 +88,21 @@ class Registration:
             other.name, other.address, other.tags, other.weight)  # fmt: skip
 
 
+@attrs.frozen
+class Sweep:
+    """What a sweep found: instances whose state changed, those that are forgotten, and services by name whose
+    preservation began or ended."""
+
+    changed: list[Registration] = attrs.field(factory=list)
+    gone: list[Registration] = attrs.field(factory=list)
+    preserved: list[str] = attrs.field(factory=list)
+    released: list[str] = attrs.field(factory=list)
+
+
 class Registry:
-    """All instances, by id. ``clock`` gives monotonic seconds, ``wall`` seconds since 1970 (shown, never compared)."""
+    """All instances, by id. ``clock`` gives monotonic seconds, ``wall`` seconds since 1970 (shown, never compared);
+    ``on_return`` hears of an instance whose lease had ended and that is heard of again, ``on_forget`` of one that had
+    to make room for another."""
 
     def __init__(
         self,
@@ -81,13 +112,20 @@ class Registry:
         max_services: int,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        on_return: Callable[[Registration], None] = lambda instance: None,
+        on_forget: Callable[[Registration], None] = lambda instance: None,
     ) -> None:
         self.rules = rules
         self.default_ttl = default_ttl
         self.max_services = max_services
         self._clock = clock
         self._wall = wall
+        self._on_return = on_return
+        self._on_forget = on_forget
         self._instances: dict[str, Registration] = {}
+        # services by name: until when they are preserved at least, and those with instances that are kept: since when
+        self._holds: dict[str, float] = {}
+        self._preserved: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._instances)
@@ -111,7 +149,7 @@ class Registry:
         old = self._instances.get(given) if given else None
         tags, metadata, weight = _tags(body), _metadata(body), _weight(body)
         ttl = self._ttl(body)
-        if old is None and len(self._instances) >= self.max_services:
+        if old is None and len(self._instances) >= self.max_services and not self._forget_critical():
             raise RegistryFull(f"{self.max_services} instances are registered; that is server.registry.maxServices")
         wall = self._wall()
         instance = Registration(
@@ -125,6 +163,7 @@ class Registry:
             registered_at=_rfc3339(wall) if old is None else old.registered_at,
             heard_at=wall,
             expires_at=self._clock() + ttl,
+            changed_at=wall if old is None or old.state != PASSING else old.changed_at,
         )
         self._instances[instance.id] = instance
         return instance, old is None
@@ -136,6 +175,10 @@ class Registry:
             return False
         instance.expires_at = self._clock() + instance.ttl
         instance.heard_at = self._wall()
+        if instance.state != PASSING:
+            instance.state = PASSING
+            instance.changed_at = instance.heard_at
+            self._on_return(instance)
         return True
 
     def deregister(self, instance_id: str) -> Registration | None:
@@ -161,17 +204,90 @@ class Registry:
             if (name is None or instance.name == name) and (tag is None or tag in instance.tags)
         ]
 
-    def expire(self, now: float) -> list[Registration]:
-        """Take out every instance whose lease has ended; those instances."""
-        expired = [instance for instance in self._instances.values() if instance.expires_at <= now]
-        for instance in expired:
-            del self._instances[instance.id]
-        return expired
+    def in_rotation(self) -> list[Registration]:
+        """Instances that may get work, in the order in which they came."""
+        return [instance for instance in self._instances.values() if instance.in_rotation]
 
-    def extend(self, seconds: float) -> None:
-        """Lengthen every lease: for a time in which the registry itself could not listen (SECURITY.md F16)."""
+    def sweep(self, now: float, answers: Callable[[Registration], bool | None]) -> Sweep:
+        """Judge every service in which a lease has ended. ``answers``: what active probes say of an instance."""
+        found = Sweep()
+        late = {instance.name for instance in self._instances.values() if instance.expires_at <= now}
+        services: dict[str, list[Registration]] = {name: [] for name in late}
+        for instance in self._instances.values() if late else ():
+            if instance.name in late:
+                services[instance.name].append(instance)
+        kept: set[str] = set()
+        for name, instances in services.items():
+            leases = [
+                Lease(one.expires_at, one.ttl, one.state, answers(one) if one.expires_at <= now else None)
+                for one in instances
+            ]
+            verdict = judge(leases, self._holds.get(name, float("-inf")), now)
+            self._holds[name] = verdict.hold_until
+            for instance, state in zip(instances, verdict.states, strict=True):
+                self._enter(instance, state, found)
+            if SUSPECT in verdict.states:
+                kept.add(name)
+        self._holds = {name: until for name, until in self._holds.items() if until > now}
+        found.preserved.extend(sorted(kept - self._preserved.keys()))
+        found.released.extend(sorted(self._preserved.keys() - kept))
+        self._preserved = {name: self._preserved.get(name, self._wall()) for name in sorted(kept)}
+        return found
+
+    def _enter(self, instance: Registration, state: str, found: Sweep) -> None:
+        if state == GONE:
+            del self._instances[instance.id]
+            found.gone.append(instance)
+        elif state != instance.state:
+            instance.state = state
+            instance.changed_at = self._wall()
+            found.changed.append(instance)
+
+    def preserved(self) -> dict[str, int]:
+        """Services that were preserved at the last sweep, by name, and how many of their instances are kept so."""
+        kept = dict.fromkeys(self._preserved, 0)
+        for instance in self._instances.values() if kept else ():
+            if instance.state == SUSPECT and instance.name in kept:
+                kept[instance.name] += 1
+        return {name: count for name, count in kept.items() if count}
+
+    def names(self) -> set[str]:
+        """Every service that has an instance."""
+        return {instance.name for instance in self._instances.values()}
+
+    def stalled(self, seconds: float) -> None:
+        """The registry itself could not listen for so long: every lease is longer by that, and services whose
+        heartbeats must have been missed are preserved (SECURITY.md F16)."""
+        ttls: dict[str, set[float]] = {}
         for instance in self._instances.values():
-            instance.expires_at += seconds
+            if instance.state == PASSING:
+                instance.expires_at += seconds
+            ttls.setdefault(instance.name, set()).add(instance.ttl)
+        now = self._clock()
+        for name, of_name in ttls.items():
+            self._holds[name] = hold_after_stall(of_name, self._holds.get(name, float("-inf")), seconds, now)
+
+    def take_back(
+        self, body: dict[str, object], *, registered_at: str, heard_at: float, critical: bool
+    ) -> Registration:
+        """Register an instance that was saved: with a fresh lease, or as critical. Raises as :meth:`register`."""
+        instance, _ = self.register(body)
+        instance.registered_at = registered_at
+        instance.heard_at = heard_at
+        if critical:
+            instance.state = CRITICAL
+            instance.expires_at = self._clock()
+        return instance
+
+    def _forget_critical(self) -> bool:
+        """Make room: forget the critical instance that was not heard of for longest; False when there is none."""
+        critical = [instance for instance in self._instances.values() if instance.state == CRITICAL]
+        if not critical:
+            return False
+        oldest = min(critical, key=lambda one: one.expires_at)
+        del self._instances[oldest.id]
+        self._on_forget(oldest)
+        return True
 
     def _new_id(self, name: str) -> str:
         while True:

@@ -1,8 +1,12 @@
 """Resolver: names of backends → endpoints, all A and AAAA addresses, asked again and again, never on the event loop.
 
 An IP literal or Unix path is its own answer. A name is asked for in the loop's thread pool, once however many backends
-share it; a failure keeps the last good answer for KEEP_LAST_GOOD seconds (SECURITY.md F5). A name that never resolved
+share it; a failure keeps the last good answer for keepLastGood seconds (SECURITY.md F5). A name that never resolved
 is a backend that is down with that reason, never an error. Answers for registered backends are judged every time.
+
+The system's resolver (getaddrinfo) knows hosts files, search domains and whatever else the machine has, but tells no
+TTL. So every name is asked for once a ``refresh``, and at once when a connect to it failed, never twice within a
+``floor``; a caching resolver on the machine answers from its cache until the TTL is over.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from attrs import frozen
 
@@ -21,11 +25,13 @@ from gogate_py.clock import Random, monotonic, new_random
 
 log = logging.getLogger("gogate.resolver")
 
-#: Seconds from an answer to the next question, each jittered by 10 %: after a good one, and while failing.
+#: Defaults of :class:`Periods`, seconds.
 REFRESH: Final = 30.0
+FLOOR: Final = 1.0
+KEEP_LAST_GOOD: Final = 900.0
+#: Seconds to the next question while failing (a shorter refresh and a longer floor win).
 RETRY: Final = 5.0
 LOOKUP_TIMEOUT: Final = 5.0
-KEEP_LAST_GOOD: Final = 900.0
 
 Endpoints = tuple[tuple[str, int], ...]
 #: All addresses of a name. Raises OSError when there is none.
@@ -34,6 +40,15 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]
 Refusal = Callable[[str, int], str]
 #: What is watched: an address, and whether it was registered.
 Watched = tuple[Address, bool]
+
+
+class Periods(NamedTuple):
+    """How a name is asked for, seconds: from a good answer to the next question (jittered by 10 %), between two
+    questions at least, and how long a good answer is used while newer questions fail."""
+
+    refresh: float
+    floor: float
+    keep_last_good: float
 
 
 @frozen
@@ -50,8 +65,9 @@ _NOT_YET: Final = Resolution(error="name is being looked up")
 class _Name:
     """One name under watch. Lives as long as a backend has it."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, periods: Periods) -> None:
         self.host = host
+        self.periods = periods
         self.ips: tuple[str, ...] = ()
         self.error = _NOT_YET.error
         self.good_at = 0.0
@@ -81,16 +97,23 @@ class Resolver:
         self._known: dict[Watched, Resolution] = {}
         self._names: dict[str, _Name] = {}
 
-    def watch(self, addresses: Iterable[Watched], refusal: Refusal) -> None:
-        """Watch exactly these addresses; ``refusal`` judges every answer for the registered ones."""
+    def watch(
+        self, addresses: Iterable[Watched], refusal: Refusal, periods: Mapping[str, Periods] | None = None
+    ) -> None:
+        """Watch exactly these addresses; ``refusal`` judges every answer for the registered ones, ``periods`` are those
+        of host names (the defaults for names that are not in it)."""
+        own = periods or {}
+        usual = Periods(REFRESH, FLOOR, KEEP_LAST_GOOD)
         self._refusal = refusal
         wanted = set(addresses)
         hosts = {address.host for address, _ in wanted if not address.is_unix and not is_ip(address.host)}
         for host in [host for host in self._names if host not in hosts]:
             self._forget(self._names.pop(host))
         for host in hosts:
-            if host not in self._names:
-                name = self._names[host] = _Name(host)
+            if host in self._names:
+                self._names[host].periods = own.get(host, usual)
+            else:
+                name = self._names[host] = _Name(host, own.get(host, usual))
                 name.task = asyncio.get_running_loop().create_task(self._keep_asking(name))
         known = self._known
         self._known = {one: known.get(one) or self._resolution(one) for one in wanted}
@@ -110,8 +133,12 @@ class Resolver:
     def hurry(self, address: Address) -> None:
         """A connect to this address failed: ask for its name again, if the last question was not just now."""
         name = self._names.get(address.host)
-        if name is not None and self._now() - name.asked_at > RETRY:
+        if name is not None and self._now() - name.asked_at >= name.periods.floor:
             name.hurry.set()
+
+    def stale(self) -> dict[str, bool]:
+        """Every name, and whether its last question failed and an older answer is used."""
+        return {host: bool(name.error and name.ips) for host, name in self._names.items()}
 
     async def stop(self) -> None:
         """End all questions."""
@@ -137,7 +164,9 @@ class Resolver:
             except Exception as error:  # the resolver must outlive whatever one name does
                 log.error("internal error", exc_info=error, extra={"where": "resolver", "host": name.host})
             name.answered.set()
-            period = (RETRY if name.error else REFRESH) * (0.9 + 0.2 * self._random.random())
+            refresh, floor, _ = name.periods
+            pause = min(RETRY, refresh) if name.error else refresh
+            period = max(floor, pause * (0.9 + 0.2 * self._random.random()))
             try:
                 async with asyncio.timeout(period):
                     await name.hurry.wait()
@@ -160,7 +189,7 @@ class Resolver:
                 raise OSError("it has no address")
         except (OSError, UnicodeError) as error:
             name.error = f"name does not resolve: {getattr(error, 'strerror', None) or error}"
-            if now - name.good_at >= KEEP_LAST_GOOD:
+            if now - name.good_at >= name.periods.keep_last_good:
                 name.ips = ()
         else:
             # Name servers turn their answers round: what is known keeps its order, so that nothing seems to change.

@@ -51,6 +51,11 @@ class HealthState:
             return True
         return False
 
+    def recall_down(self, error: str) -> None:
+        """It was down for this reason when it was last known, and nothing else is known yet."""
+        self.up = False
+        self.last_error = error or NOT_PROBED
+
     def __repr__(self) -> str:
         state = "up" if self.up else "down"
         return f"<health {state}, {self.successes} successes, {self.failures} failures, {self.last_error!r}>"

@@ -99,7 +99,13 @@ _ALL = (
     # --- registry
     Metric("gogate_registry_services", "gauge", (), "Registered instances."),
     Metric("gogate_registry_events_total", "counter", ("event",),
-           "Registry events: registered, updated, deregistered, expired."),
+           "Registry events: registered, updated, deregistered, critical, suspect, passing, expired."),
+    Metric("gogate_registry_preserving", "gauge", ("service",),
+           "Silent instances of the service that are kept because most of it is silent; 0 or absent: none."),
+    Metric("gogate_registry_saves_total", "counter", ("result",),
+           "Times the registry was written to its store, by result (ok, failed)."),
+    Metric("gogate_dns_stale", "gauge", ("name",),
+           "Whether the name's last question failed and an older answer is used (1) or not (0)."),
     # --- the program
     Metric("gogate_config_reloads_total", "counter", ("result",),
            "Configurations loaded, by result; the first one counts."),

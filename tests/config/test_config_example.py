@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 #: Where each class is written out in full in the example.
 PLACES = {
     "Config": (), "Server": ("server",), "Backend": ("server", "backends", 0), "Health": ("server", "health"),
-    "CircuitBreaker": ("server", "circuitBreaker"), "TcpPool": ("server", "tcpPool"),
+    "CircuitBreaker": ("server", "circuitBreaker"), "TcpPool": ("server", "tcpPool"), "Dns": ("server", "dns"),
     "Timeouts": ("server", "timeouts"),
     "HttpTransport": ("server", "httpTransport"), "RateLimit": ("server", "rateLimit"), "Limits": ("server", "limits"),
     "Admin": ("server", "admin"), "Metrics": ("server", "metrics"), "Registry": ("server", "registry"),

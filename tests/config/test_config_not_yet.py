@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from config_loading import problems
 
-SERVER = ["tls: {}", "dns: {refresh: 5s}", "timeouts: {handshake: 10s}"]
-POOL = ["tls: {}", "dns: {}"]
+SERVER = ["tls: {}", "timeouts: {handshake: 10s}"]
+POOL = ["tls: {}"]
 HTTP_ROUTE = ["listeners: [public]", "listener: public", "tls: {}"]
 TCP_ROUTE = ["sni: [a.example.com]"]
 

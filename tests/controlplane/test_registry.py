@@ -23,6 +23,12 @@ class World:
         )
 
 
+    def sweep(self, answers: bool | None = None) -> list[tuple[str, str]]:
+        """Sweep now: (id, state) of every instance whose state changed, "gone" included."""
+        found = self.registry.sweep(self.now, lambda instance: answers)
+        return [*((one.id, one.state) for one in found.changed), *((one.id, "gone") for one in found.gone)]
+
+
 def body(**fields: object) -> dict[str, object]:
     return {"id": "a", "name": "api", "address": "10.0.0.5:8080", **fields}
 
@@ -165,13 +171,13 @@ def test_a_lease_ends_without_heartbeats() -> None:
     world.registry.register(body(id="b", ttl=10))
     world.now += 9
     assert world.registry.heartbeat("a")
-    assert world.registry.expire(world.now) == []
+    assert world.sweep() == []
     world.now += 1
-    assert [one.id for one in world.registry.expire(world.now)] == ["b"]
-    assert not world.registry.heartbeat("b")
+    assert world.sweep() == [("b", "critical")]
+    assert [one.id for one in world.registry.in_rotation()] == ["a"]
     world.now += 9
-    assert [one.id for one in world.registry.expire(world.now)] == ["a"]
-    assert len(world.registry) == 0
+    assert world.sweep() == [("a", "critical")]
+    assert world.registry.in_rotation() == []
 
 
 def test_the_wall_clock_decides_nothing() -> None:
@@ -180,21 +186,22 @@ def test_the_wall_clock_decides_nothing() -> None:
     world.registry.register(body(ttl=10))
     world.wall += 3600
     world.now += 9
-    assert world.registry.expire(world.now) == []
+    assert world.sweep() == []
     world.wall -= 7200
     world.now += 1
-    assert len(world.registry.expire(world.now)) == 1
+    assert world.sweep() == [("a", "critical")]
 
 
 def test_leases_can_be_lengthened_together() -> None:
     """The time in which nothing could be heard does not count."""
     world = World()
     world.registry.register(body(ttl=10))
-    world.now += 60
-    world.registry.extend(55)
-    assert world.registry.expire(world.now) == []
-    world.now += 5
-    assert len(world.registry.expire(world.now)) == 1
+    world.now += 9
+    world.registry.stalled(4)  # less than half a TTL: nobody is suspect for that
+    world.now += 4
+    assert world.sweep() == []
+    world.now += 1
+    assert world.sweep() == [("a", "critical")]
 
 
 def test_instances_are_found_by_name_and_tag() -> None:

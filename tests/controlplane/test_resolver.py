@@ -19,6 +19,7 @@ WEB = Address("web", 80)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine with short periods."""
     monkeypatch.setattr(module, "REFRESH", 0.005)
+    monkeypatch.setattr(module, "FLOOR", 0.001)
     monkeypatch.setattr(module, "RETRY", 0.002)
     monkeypatch.setattr(module, "LOOKUP_TIMEOUT", 0.01)
 
@@ -243,7 +244,7 @@ def test_what_is_not_watched_any_more_is_not_asked_for() -> None:
 def test_a_failed_connect_hurries_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """hurry() asks now instead of at the next refresh, but not again just after a question."""
     monkeypatch.setattr(module, "REFRESH", 3600.0)
-    monkeypatch.setattr(module, "RETRY", 5.0)
+    monkeypatch.setattr(module, "FLOOR", 5.0)
 
     async def main() -> None:
         server = NameServer(web=["10.0.0.1"])
