@@ -277,3 +277,68 @@ def test_the_system_knows_localhost_and_this_machine() -> None:
     assert is_local("::1")
     assert not is_local("192.0.2.1")
     assert not is_local("2001:db8::1")
+
+
+def test_periods_are_each_names_own() -> None:
+    """A name is asked for by its own periods, the others by the defaults; a change of them holds from then on."""
+
+    async def main() -> None:
+        server = NameServer(web=["10.0.0.1"], slow=["10.0.0.2"])
+        world = World(server)
+        slow = Address("slow", 80)
+        patient = {"slow": module.Periods(3600.0, 0.001, 0.0)}
+        world.resolver.watch([(WEB, False), (slow, False)], lambda ip, port: "", patient)
+        await world.resolver.settle(5)
+        await until(lambda: server.asked.count("web") > 3)
+        assert server.asked.count("slow") == 1
+        del server.names["slow"]
+        world.now += 1
+        world.resolver.hurry(slow)
+        # keepLastGood of nothing: the first failure takes it away
+        await until(lambda: world.ips(slow) == [])
+        assert world.resolver.stale() == {"web": False, "slow": False}
+        await world.resolver.stop()
+
+    asyncio.run(main())
+
+
+def test_a_stale_name_is_known_as_such() -> None:
+    """While questions fail and an older answer is used, the name is stale; with the next good answer it is not."""
+
+    async def main() -> None:
+        server = NameServer(web=["10.0.0.1"])
+        world = World(server)
+        world.watch(WEB)
+        await world.resolver.settle(5)
+        assert world.resolver.stale() == {"web": False}
+        found = server.names.pop("web")
+        await until(lambda: world.resolver.stale() == {"web": True})
+        assert world.ips() == ["10.0.0.1"]
+        server.names["web"] = found
+        await until(lambda: world.resolver.stale() == {"web": False})
+        await world.resolver.stop()
+
+    asyncio.run(main())
+
+
+def test_a_connect_that_fails_asks_at_once_but_not_within_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connects fail, there is one question a floor."""
+    monkeypatch.setattr(module, "REFRESH", 3600.0)
+    monkeypatch.setattr(module, "FLOOR", 1.0)
+
+    async def main() -> None:
+        server = NameServer(web=["10.0.0.1"])
+        world = World(server)
+        world.watch(WEB)
+        await world.resolver.settle(5)
+        world.now += 0.9
+        for _ in range(100):
+            world.resolver.hurry(WEB)
+        await turns()
+        assert server.asked == ["web"]
+        world.now += 0.1
+        world.resolver.hurry(WEB)
+        await until(lambda: len(server.asked) == 2)
+        await world.resolver.stop()
+
+    asyncio.run(main())

@@ -85,7 +85,7 @@ class TestManyInstances:
         assert states(old, *[ended(0)] * 3) == [CRITICAL] + [SUSPECT] * 3
 
     def test_probes_decide_who_is_forgotten(self) -> None:
-        """A suspect is kept for ever while probes find it up, or there are none; one that is down is gone in the end."""
+        """A suspect is kept for ever while probes find it up, or there are none; one that is down goes in the end."""
         kept = ended(100 * TTL, SUSPECT, True), ended(100 * TTL, SUSPECT, None)
         assert states(*kept, ended(2 * TTL - 1, SUSPECT, False)) == [SUSPECT] * 3
         assert states(*kept, ended(2 * TTL, SUSPECT, False)) == [SUSPECT, SUSPECT, GONE]
