@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-memory bench-checks bench-policies dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-memory bench-heartbeats bench-checks bench-policies dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench: $(TEST_STAMP) ## CPU per request and per message against nginx and Envoy,
 
 bench-memory: $(TEST_STAMP) ## Memory idle, per idle connection and per idle client
 	$(BIN)/python bench/memory.py
+
+bench-heartbeats: $(TEST_STAMP) ## Heartbeats a second, each on a connection of its own
+	taskset -c 1 $(BIN)/python bench/heartbeats.py
 
 bench-checks: $(TEST_STAMP) ## What strictness costs: of a request, of nasty heads, of many idle clients, of the client table
 	$(BIN)/python bench/strictness.py

@@ -178,7 +178,7 @@ def test_a_full_registry_forgets_critical_instances_first() -> None:
 
 def test_the_api_shows_states() -> None:
     """/v1/services has state and since, /ready its warnings, /metrics the gauges."""
-    with admin_api(TEXT.replace("server: {", 'server: {admin: {listenAddr: ":0", token: "%s"}, ' % TOKEN)) as api:
+    with admin_api(TEXT.replace("server: {", f'server: {{admin: {{listenAddr: ":0", token: "{TOKEN}"}}, ')) as api:
         for number in range(3):
             body = {"id": f"i{number}", "name": "api", "address": f"127.0.0.1:{9001 + number}", "ttl": 1}
             assert api.ask("POST", "/v1/services", body).status == 201

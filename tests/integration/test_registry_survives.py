@@ -1,4 +1,4 @@
-"""The registry over the life of whole gateways: restarts, a torn store, clock steps, clients that wait while it ends."""
+"""The registry over the life of whole gateways: restarts, a torn store, clock steps, clients that wait."""
 
 from __future__ import annotations
 
