@@ -163,6 +163,11 @@ class Arena:
         counts = memoryview(bytes(CLIENT_ENTRIES * 4)).cast("i")
         self.client_counts[slot * CLIENT_ENTRIES : (slot + 1) * CLIENT_ENTRIES] = counts
 
+    def reset_limiter(self, row: int) -> None:
+        """Forget what a limiter row counted (supervisor only, before another limit gets it)."""
+        first = self.limiter(row)
+        self.cells[first : first + _LIMITER_CELLS] = memoryview(bytes(_LIMITER_CELLS * 8)).cast("q")
+
     def reset_backend(self, row: int) -> None:
         """Forget everything about a backend row (supervisor only, when the row's backend is gone for good)."""
         first = _BACKENDS_AT + row * _BACKEND_CELLS

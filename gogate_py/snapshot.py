@@ -328,6 +328,7 @@ class Listener(Struct, frozen=True, array_like=True):
     address: str
     tcp: TcpRoute | None = None
     accept_proxy: bool = False  # every connection begins with a PROXY header, from a trusted proxy
+    name: str = ""  # in metrics and logs; "" = the id
 
 
 class AccessLog(Struct, frozen=True, array_like=True):

@@ -39,7 +39,11 @@ class Unreachable(GogateError):
 
 
 class Refused(GogateError):
-    """The admin API refused; trying the same again would not help."""
+    """The admin API refused; trying the same again would not help. ``answer``: its problem, where it sent one."""
+
+    def __init__(self, reason: str, answer: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer or {}
 
 
 class UnknownInstance(GogateError):
@@ -62,8 +66,8 @@ class Service:
 class AdminClient:
     """Calls of one gateway's admin API; a connection each, because a heartbeat every ten seconds keeps none open."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """Raises ValueError with what is wrong with the URL."""
+    def __init__(self, url: str, token: str, timeout: float = CALL_TIMEOUT) -> None:
+        """``timeout``: seconds that one call may take. Raises ValueError with what is wrong with the URL."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise ValueError(f"{url!r} is not the address of an admin API; expected something like http://127.0.0.1:9090")
@@ -74,6 +78,7 @@ class AdminClient:
         self.url = f"{parts.scheme}://{shown}:{self.port}"
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._token = token
+        self._timeout = timeout
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request → the decoded answer. Raises Unreachable, Refused or UnknownInstance."""
@@ -84,9 +89,9 @@ class AdminClient:
             headers["Content-Type"] = "application/json"
         connection: http.client.HTTPConnection
         if self._tls is not None:
-            connection = http.client.HTTPSConnection(self.host, self.port, timeout=CALL_TIMEOUT, context=self._tls)
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=self._timeout, context=self._tls)
         else:
-            connection = http.client.HTTPConnection(self.host, self.port, timeout=CALL_TIMEOUT)
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout)
         try:
             connection.request(method, path, payload, headers)
             answer = connection.getresponse()
@@ -124,7 +129,7 @@ def _judge(status: int, data: bytes, method: str) -> dict[str, Any]:
         raise Unreachable(reason)
     if status == 404 and method != "POST":
         raise UnknownInstance(reason)
-    raise Refused(reason)
+    raise Refused(reason, value)
 
 
 class Lease:

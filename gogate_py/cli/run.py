@@ -64,7 +64,7 @@ def run_gateway(path: str) -> int:
     set_up_supervisor(writer, logging_config.level, logging_config.format, logging_config.add_source)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Supervisor(config, writer).run())
+            return runner.run(Supervisor(config, writer, path).run())
     except StartError as error:
         writer.close()
         plain_stderr(f"gogate: {error}")

@@ -26,12 +26,22 @@ _encode: Final = msgspec.json.Encoder().encode
 class ApiError(Exception):
     """A request that cannot be done; raised by endpoints, answered as a problem."""
 
-    def __init__(self, status: int, detail: str, *, field: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        field: str = "",
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``more``: further members of the problem (RFC 9457 section 3.2)."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.field = field
         self.headers = dict(headers or {})
+        self.more = dict(more or {})
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -39,7 +49,9 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
     return Response(_encode(value), status, dict(headers or {}), JSON)
 
 
-def problem_body(status: int, detail: str, path: str, *, title: str = "", field: str = "") -> bytes:
+def problem_body(
+    status: int, detail: str, path: str, *, title: str = "", field: str = "", more: Mapping[str, Any] | None = None
+) -> bytes:
     """The body of a problem."""
     members: dict[str, Any] = {
         "type": "about:blank",
@@ -50,7 +62,7 @@ def problem_body(status: int, detail: str, path: str, *, title: str = "", field:
     }
     if field:
         members["field"] = field
-    return _encode(members)
+    return _encode({**(more or {}), **members})
 
 
 def problem(
@@ -61,9 +73,11 @@ def problem(
     title: str = "",
     field: str = "",
     headers: Iterable[tuple[str, str]] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """A problem as an answer."""
-    return Response(problem_body(status, detail, path, title=title, field=field), status, dict(headers), PROBLEM)
+    body = problem_body(status, detail, path, title=title, field=field, more=more)
+    return Response(body, status, dict(headers), PROBLEM)
 
 
 def raw_problem(status: int, detail: str) -> bytes:

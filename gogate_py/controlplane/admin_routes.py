@@ -27,6 +27,7 @@ from gogate_py.controlplane.admin_views import (
     LiveState,
     backend_object,
     gauges,
+    override_object,
     route_object,
     service_object,
     split_object,
@@ -35,6 +36,7 @@ from gogate_py.controlplane.admin_views import (
 from gogate_py.controlplane.control import BackendView, Control
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
+from gogate_py.controlplane.reloads import Reload, reload_object
 from gogate_py.controlplane.service_answers import services_answer
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
@@ -88,6 +90,14 @@ class Supervision(Protocol):
         """What would happen to this request now. Raises WireError for one that is not valid HTTP."""
         ...
 
+    async def reload(self) -> Reload | None:
+        """Reload the configuration from its file; None when there is none."""
+        ...
+
+    def reloads(self) -> tuple[str, list[Reload], Reload | None]:
+        """The file, the last reloads (newest first), and the last one if it failed."""
+        ...
+
     def log_lines_dropped(self) -> int:
         """Lines the log writer dropped since the last call."""
         ...
@@ -117,7 +127,14 @@ class Endpoint:
                 await answer(scope, receive, send)
                 return
             except ApiError as error:
-                answer = problem(error.status, error.detail, path, field=error.field, headers=error.headers.items())
+                answer = problem(
+                    error.status,
+                    error.detail,
+                    path,
+                    field=error.field,
+                    headers=error.headers.items(),
+                    more=error.more,
+                )
         await answer(scope, receive, send)
 
 
@@ -137,6 +154,7 @@ class Api:
         health, ready = {"GET": self.health}, {"GET": self.ready}
         services = {"GET": self.list_services, "POST": self.register}
         service = {"GET": self.service, "DELETE": self.deregister}
+        self._metrics = Endpoint("/metrics", {"GET": self.metrics}, "metrics for Prometheus", metrics)
         self.endpoints = [
             Endpoint("/health", health, "whether gogate is alive", everywhere),
             Endpoint("/healthz", health, "the same", everywhere),
@@ -166,12 +184,11 @@ class Api:
                 "what would happen to a request: ?method= &url= &header=Name:value &client_ip=",
                 admin,
             ),
+            Endpoint("/reload", {"POST": self.reload}, "read the configuration file again, and serve it", admin),
+            Endpoint("/config/status", {"GET": self.config_status}, "the last reloads, what is overridden", admin),
             Endpoint("/connections", {"GET": self.connections}, "live L4 connections; ?pool= ?backend=", admin),
             Endpoint("/connections/{id:path}", {"DELETE": self.close_connection}, "cut one", admin),
-            *(
-                Endpoint(path, {"GET": self.metrics}, "metrics for Prometheus", metrics)
-                for path in dict.fromkeys(["/metrics", control.config.server.metrics.path])
-            ),
+            self._metrics,
             Endpoint(SERVICES, services, "register; list or watch instances, ?name= ?tag= ?state= ?wait=", registry),
             Endpoint(f"{SERVICES}/{{id}}", service, "one instance; deregister it", registry),
             Endpoint(f"{SERVICES}/{{id}}{HEARTBEAT}", {"PUT": self.heartbeat}, "renew its lease", registry),
@@ -191,6 +208,9 @@ class Api:
 
         async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
             path = scope["path"]
+            if listener in self._metrics.on and path == self._control.config.server.metrics.path:
+                await self._metrics(scope, receive, send)
+                return
             answer = problem(404, f"There is nothing at this path.{did_you_mean(path, shown)}", path)
             await answer(scope, receive, send)
 
@@ -265,6 +285,7 @@ class Api:
             preserved=control.preserved(),
             stale_names=control.stale_names(),
             generation=control.generation,
+            in_sync=supervision.reloads()[2] is None,
             serving=sum(worker.state == "serving" for worker in supervision.workers()),
             uptime=monotonic() - supervision.started,
         )
@@ -360,6 +381,39 @@ class Api:
     async def reset_split(self, request: Request) -> Response:
         """Back to the configured weights."""
         return json_answer({"split": split_object(self._control.set_split(self._split_route(request), None))})
+
+    # --- the configuration
+
+    async def reload(self, request: Request) -> Response:
+        """Reload from the file: 200 when it is served, also when it was already; 400 with every problem when not."""
+        done = await self._supervision.reload()
+        if done is None:
+            raise ApiError(409, "This gateway was not started from a file: there is nothing to reload.")
+        shown = reload_object(done)
+        if done.result == "failure":
+            raise ApiError(400, "The configuration is not served; the old one goes on.", more=shown)
+        return json_answer(shown)
+
+    async def config_status(self, request: Request) -> Response:
+        """What is served, how the last reloads ended, and what was overridden since."""
+        file, history, failing = self._supervision.reloads()
+        weights, splits = self._control.overrides()
+        return json_answer(
+            {
+                "file": file,
+                "generation": self._control.generation,
+                "in_sync": failing is None,
+                "failing": reload_object(failing) if failing is not None else None,
+                "history": [reload_object(one) for one in history],
+                "overrides": {
+                    "weights": [override_object(override, pool=key[0], backend=key[1]) for key, override in weights],
+                    "splits": [
+                        override_object(override, route=route, pool=pool) for route, pool, override in splits
+                    ],
+                    "drained": [{"pool": pool, "backend": address} for pool, address in self._control.drained()],
+                },
+            }
+        )
 
     async def explain(self, request: Request) -> Response:
         """What would happen to a request."""

@@ -62,6 +62,12 @@ def _overridden(name: str, configured: int, override: Override | None) -> dict[s
     return {name: configured, "overridden_since": datetime.fromtimestamp(override.since, UTC).isoformat()}
 
 
+def override_object(override: Override, **what: str) -> dict[str, Any]:
+    """An override with what it is of."""
+    since = datetime.fromtimestamp(override.since, UTC).isoformat()
+    return {**what, "value": override.value, "overridden_since": since}
+
+
 def split_object(arms: Sequence[ArmView]) -> list[dict[str, Any]]:
     """The arms of a split with their weights and shares."""
     total = sum(arm.weight for arm in arms)
@@ -203,6 +209,7 @@ def gauges(
     preserved: Mapping[str, int],
     stale_names: Mapping[str, bool],
     generation: int,
+    in_sync: bool,
     serving: int,
     uptime: float,
 ) -> Gauges:
@@ -234,6 +241,7 @@ def gauges(
         "gogate_registry_preserving": {(name,): count for name, count in preserved.items()},
         "gogate_dns_stale": {(name,): float(stale) for name, stale in stale_names.items()},
         "gogate_config_generation": {(): generation},
+        "gogate_config_last_reload_success": {(): float(in_sync)},
         "gogate_workers": {(): serving},
         "gogate_uptime_seconds": {(): round(uptime, 3)},
         "gogate_build_info": {(__version__,): 1},

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import Final
 
 from attrs import evolve, field, frozen
 
@@ -102,6 +103,16 @@ def joins(config: schema.Config, pool: schema.Pool, instance: Registration) -> b
 
 Endpoints = tuple[tuple[str, int], ...]
 
+HTTP_LISTENER: Final = "http:default"
+
+#: (name of a listener, its address) → the id of its sockets, which is another one after its address has changed.
+ListenerIds = Callable[[str, str], str]
+
+
+def default_listener_id(name: str, address: str) -> str:
+    """The id of a listener whose address never changed: its name."""
+    return name
+
 
 def compile_snapshot(
     config: schema.Config,
@@ -114,6 +125,7 @@ def compile_snapshot(
     overrides: Overrides,
     limit_rows: LimitRows,
     secret: bytes,
+    listener_id: ListenerIds = default_listener_id,
 ) -> Snapshot:
     """The snapshot of this moment. ``endpoints`` and ``state`` say what is known of a member; ``secret`` signs cookies.
     """
@@ -128,7 +140,7 @@ def compile_snapshot(
     identity = {name.lower() for name in server.identity_headers} | set(identity_fields(http_routes))
     return Snapshot(
         generation=generation,
-        listeners=_listeners(config, routes, limit_rows),
+        listeners=_listeners(config, routes, limit_rows, listener_id),
         pools=tuple(
             _pool(pools[name], found, rows, endpoints, state, server.limits.pending_per_backend, workers, overrides)
             for name, found in pool_members.items()
@@ -150,19 +162,35 @@ def compile_snapshot(
     )
 
 
+def limit_identities(config: schema.Config) -> set[str]:
+    """Every rate limit of a configuration, by its identity (see route_compiler.rate_limits)."""
+    found: set[str] = set()
+
+    def note(identity: str) -> int:
+        found.add(identity)
+        return 0
+
+    rate_limits(config.server.rate_limit, "server", note)
+    for route in config.effective_routes():
+        rate_limits(route.rate_limit, f"route/{route.name}", note)
+    return found
+
+
 _PROXY_VERSIONS = {"none": 0, "v1": 1, "v2": 2}
 
 
-def listener_ids(config: schema.Config) -> dict[str, str]:
-    """Listener id → address as configured: what is bound, and what a snapshot's listeners are called."""
-    found = _listeners(config, config.effective_routes(), lambda name: 0)
-    return {listener.id: listener.address for listener in found}
+def listener_addresses(config: schema.Config) -> dict[str, str]:
+    """Name of each listener of the data plane → its address as configured."""
+    found = _listeners(config, config.effective_routes(), lambda name: 0, default_listener_id)
+    return {listener.name: listener.address for listener in found}
 
 
-def _listeners(config: schema.Config, routes: Sequence[schema.Route], limit_rows: LimitRows) -> tuple[Listener, ...]:
+def _listeners(
+    config: schema.Config, routes: Sequence[schema.Route], limit_rows: LimitRows, listener_id: ListenerIds
+) -> tuple[Listener, ...]:
     found = [
         Listener(
-            f"tcp:{route.name}",
+            listener_id(f"tcp:{route.name}", route.listen_addr),
             route.listen_addr,
             TcpRoute(
                 route.name,
@@ -173,6 +201,7 @@ def _listeners(config: schema.Config, routes: Sequence[schema.Route], limit_rows
                 not route.exempt,
             ),
             route.accept_proxy_protocol,
+            f"tcp:{route.name}",
         )
         for route in routes
         if route.type == "tcp"
@@ -180,7 +209,10 @@ def _listeners(config: schema.Config, routes: Sequence[schema.Route], limit_rows
     if config.server.http_listen_addr:
         found.append(
             Listener(
-                "http:default", config.server.http_listen_addr, accept_proxy=config.server.accept_proxy_protocol
+                listener_id(HTTP_LISTENER, config.server.http_listen_addr),
+                config.server.http_listen_addr,
+                accept_proxy=config.server.accept_proxy_protocol,
+                name=HTTP_LISTENER,
             )
         )
     return tuple(found)

@@ -23,7 +23,15 @@ from gogate_py.clock import monotonic, wall
 from gogate_py.config import schema
 from gogate_py.config.schema import Config
 from gogate_py.config.store_values import store_path
-from gogate_py.controlplane.compiler import Member, compile_snapshot, joins, members
+from gogate_py.controlplane.compiler import (
+    ListenerIds,
+    Member,
+    compile_snapshot,
+    default_listener_id,
+    joins,
+    limit_identities,
+    members,
+)
 from gogate_py.controlplane.key_sets import KeySetFetcher, KeySetStatus
 from gogate_py.controlplane.leases import Leases
 from gogate_py.controlplane.member_states import MemberStates
@@ -96,7 +104,8 @@ Count = Callable[[str, tuple[str, ...]], None]
 
 
 class Control:
-    """Intent and its consequences. ``own_addresses``: what this gateway listens on; ``reset_row``: see rows."""
+    """Intent and its consequences. ``own_addresses``: what this gateway listens on; ``reset_row`` and
+    ``reset_limit``: see rows."""
 
     def __init__(
         self,
@@ -106,6 +115,7 @@ class Control:
         workers: int,
         own_addresses: Iterable[Address] = (),
         reset_row: Callable[[int], None] = lambda row: None,
+        reset_limit: Callable[[int], None] = lambda row: None,
         count: Count = lambda name, labels: None,
         lookup: Lookup | None = None,
         now: Callable[[], float] = monotonic,
@@ -118,6 +128,7 @@ class Control:
         self._workers = workers
         self._count = count
         self._now = now
+        self._listener_id: ListenerIds = default_listener_id
         settings = config.server.registry
         rules = AddressRules(settings.allow_cidrs, own_addresses, is_local)
         #: What happens in the registry, for those who wait for it.
@@ -128,8 +139,9 @@ class Control:
             rules, default_ttl=settings.default_ttl, max_services=settings.max_services, clock=now, wall=wall,
             on_return=self._leases.returned, on_forget=self._leases.forgotten,
         )
-        self._rows = Rows(reset_row)
-        self._limit_rows = LimitRows()
+        self._rows: Rows[Key] = Rows(reset_row)
+        self._limit_rows = LimitRows(reset_limit)
+        self._limits = limit_identities(config)
         self._overrides = Overrides(wall)
         # What cookies are signed with: of this run, unless a route names a secret of its own.
         self._secret = secrets.token_bytes(32)
@@ -218,6 +230,47 @@ class Control:
         if self._keeper is not None:
             self._keeper.changed()
 
+    # --- another configuration
+
+    async def reload(
+        self,
+        config: Config,
+        own_addresses: Iterable[Address],
+        listener_id: ListenerIds,
+        on_certain: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Serve another configuration: look up its names first, then one new snapshot; → its generation.
+
+        What is the same keeps its state: backends by (pool, address) their health and row, limits by their identity,
+        registrations, drains and overrides. Raises RowsExhausted; then nothing has changed. ``on_certain`` is called
+        when nothing can go wrong any more, before the workers are told.
+        """
+        settings = config.server.registry
+        rules = AddressRules(settings.allow_cidrs, own_addresses, is_local)
+        try:
+            self._states.look_ahead(self._members_of(config).values(), rules.refusal)
+            self._key_sets.watch(_jwks_urls(self.config) | _jwks_urls(config))
+            await asyncio.gather(self._states.settle(FIRST_LOOKUP), self._key_sets.settle(FIRST_LOOKUP))
+            acknowledged = self._publisher.acknowledged()
+            self._rows.check(self._members_of(config), acknowledged)
+            self._limit_rows.check(limit_identities(config), acknowledged)
+        except BaseException:
+            self._states.look_ahead((), self._registry.rules.refusal)
+            self._key_sets.watch(_jwks_urls(self.config))
+            raise
+        on_certain()
+        self.config, self._pools, self._listener_id = config, config.effective_pools(), listener_id
+        self._limits = limit_identities(config)
+        self._registry.rules = rules
+        self._registry.default_ttl, self._registry.max_services = settings.default_ttl, settings.max_services
+        self._states.look_ahead((), rules.refusal)
+        self._recompile()
+        return self.generation
+
+    def reloaded(self) -> None:
+        """Every worker serves the new configuration: let go of what only the old one needed."""
+        self._key_sets.watch(_jwks_urls(self.config))
+
     # --- keys of signed tokens
 
     def unknown_key(self, url: str) -> None:
@@ -260,8 +313,7 @@ class Control:
     def _update_members(self) -> None:
         """Who is in which pool now; resolver and prober follow."""
         instances, everybody = self._registry.in_rotation(), self._registry.all()
-        found = members(self.config, instances)
-        self._members = {member.key: member for pool in found.values() for member in pool}
+        self._members = self._members_of(self.config)
         self._joins_to_come = 0
         absent = [
             (name, one.address)
@@ -271,10 +323,17 @@ class Control:
         ]
         self._states.update(self._members, self._pools, absent)
 
+    def _members_of(self, config: Config) -> dict[Key, Member]:
+        """Who is in the pools of a configuration, with the instances that are registered now."""
+        found = members(config, self._registry.in_rotation())
+        return {member.key: member for pool in found.values() for member in pool}
+
     def _compile(self) -> None:
         publisher = self._publisher
         generation = publisher.generation + 1
-        rows = self._rows.assign(self._members, generation, publisher.acknowledged())
+        acknowledged = publisher.acknowledged()
+        self._limit_rows.assign(self._limits, generation, acknowledged)
+        rows = self._rows.assign(self._members, generation, acknowledged)
         by_pool: dict[str, list[Member]] = {name: [] for name in self._pools}
         for member in self._members.values():
             by_pool[member.pool].append(member)
@@ -290,6 +349,7 @@ class Control:
             self._overrides,
             self._limit_rows,
             self._secret,
+            self._listener_id,
         )
         before, self._told = self._told, {key: states.state(one, rows[key]) for key, one in self._members.items()}
         self._key_of_row = {row: key for key, row in rows.items()}
@@ -449,6 +509,14 @@ class Control:
             self._save_later()
             self._recompile()
         return self._views(touched)
+
+    def overrides(self) -> tuple[list[tuple[Key, Override]], list[tuple[str, str, Override]]]:
+        """Overridden weights of backends, and of arms of splits."""
+        return self._overrides.weights(), self._overrides.splits()
+
+    def drained(self) -> list[Key]:
+        """Backends that were drained by hand."""
+        return sorted(self._states.drained())
 
     # --- for the admin API: routes
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from gogate_py.config.schema import Pool
 from gogate_py.controlplane.compiler import Endpoints, Member
 from gogate_py.controlplane.prober import Prober, ProbeSettings, Target
-from gogate_py.controlplane.resolver import Lookup, Periods, Refusal, Resolution, Resolver
+from gogate_py.controlplane.resolver import Lookup, Periods, Refusal, Resolution, Resolver, Watched
 from gogate_py.controlplane.rows import Key
 from gogate_py.policy.health_state import NOT_PROBED
 from gogate_py.snapshot import BackendState
@@ -42,6 +42,10 @@ class MemberStates:
         self._now = now
         self._slow_start: dict[str, float] = {}
         self._known: set[Key] = set()
+        # addresses to be resolved: of the backends, and of those that a reload is about to bring
+        self._watched: frozenset[Watched] = frozenset()
+        self._ahead: frozenset[Watched] = frozenset()
+        self._periods: dict[str, Periods] = {}
         # since when those warm up that came to a pool with others in it, or came back to health (slowStart)
         self._warming: dict[Key, float] = {}
         self._resolver = Resolver(self._moved, lookup, now)
@@ -86,13 +90,24 @@ class MemberStates:
         for key, target in self._targets.items():
             self._sharing.setdefault(target, []).append(key)
         # Endpoints first: the first probe of a new target comes at once.
-        self._resolver.watch(
-            ((one.address, not one.from_file) for one in everyone.values()), self._refusal, _periods(everyone, pools))
+        self._watched = frozenset((one.address, not one.from_file) for one in everyone.values())
+        self._periods = _periods(everyone, pools)
+        self._watch_names()
         self._prober.watch(self._sharing)
         for key, error in self._recalled.items():
             if key in self._targets:
                 self._prober.recall(self._targets[key], error)
         self._recalled = {}
+
+    def look_ahead(self, everyone: Iterable[Member], refusal: Refusal) -> None:
+        """These will be the backends soon: ask for their names already, beside those of today. What is registered is
+        judged by these rules from now on."""
+        self._refusal = refusal
+        self._ahead = frozenset((one.address, not one.from_file) for one in everyone)
+        self._watch_names()
+
+    def _watch_names(self) -> None:
+        self._resolver.watch(self._ahead | self._watched, self._refusal, self._periods)
 
     async def settle(self, limit: float) -> None:
         """Wait until every name was answered for once, at most ``limit`` seconds."""

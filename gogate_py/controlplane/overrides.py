@@ -47,6 +47,14 @@ class Overrides:
         self._weights.update(weights)
         self._splits.update({route: dict(arms) for route, arms in splits.items()})
 
+    def weights(self) -> list[tuple[Key, Override]]:
+        """Of all backends."""
+        return sorted(self._weights.items())
+
+    def splits(self) -> list[tuple[str, str, Override]]:
+        """Of all routes: route, pool, override."""
+        return [(route, pool, one) for route, arms in sorted(self._splits.items()) for pool, one in arms.items()]
+
     def set_weight(self, key: Key, weight: int | None) -> None:
         """Give a backend another weight; None takes the override back."""
         if weight is None:

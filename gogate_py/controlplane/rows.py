@@ -8,52 +8,50 @@ freed longest ago, once every worker serves a snapshot without its old backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
 
 from gogate_py.arena import BACKEND_ROWS, LIMITER_ROWS
 from gogate_py.errors import GogateError
 
 Key = tuple[str, str]
+K = TypeVar("K", bound=Hashable)
 
 
 class RowsExhausted(GogateError):
-    """More backends than the arena has rows for."""
+    """More backends, or rate limits, than the arena has rows for."""
 
 
-class Rows:
-    """The allocator. ``reset_row`` forgets what the arena knows of a row before another backend gets it."""
+class Rows(Generic[K]):
+    """The allocator. ``reset_row`` forgets what the arena knows of a row before another backend gets it; ``what`` the
+    rows are for."""
 
-    def __init__(self, reset_row: Callable[[int], None], capacity: int = BACKEND_ROWS) -> None:
+    def __init__(
+        self, reset_row: Callable[[int], None], capacity: int = BACKEND_ROWS, what: str = "backends in all pools"
+    ) -> None:
         self._reset_row = reset_row
         self._capacity = capacity
-        self._rows: dict[Key, int] = {}
+        self._what = what
+        self._rows: dict[K, int] = {}
         self._next = 0
         # backends that left: row and the generation of the first snapshot without them, the longest gone first
-        self._gone: dict[Key, tuple[int, int]] = {}
+        self._gone: dict[K, tuple[int, int]] = {}
 
     def in_use(self) -> list[int]:
         """Rows that may hold something: those of current backends and of those that left."""
         return list(range(self._next))
 
-    def get(self, key: Key) -> int | None:
+    def get(self, key: K) -> int | None:
         """The row of a backend, None when it has none."""
         return self._rows.get(key)
 
-    def assign(self, keys: Iterable[Key], generation: int, acknowledged: int) -> dict[Key, int]:
+    def assign(self, keys: Iterable[K], generation: int, acknowledged: int) -> dict[K, int]:
         """Rows for exactly these backends, in snapshot ``generation``; every worker serves ``acknowledged`` or later.
 
         Raises RowsExhausted; then nothing changed.
         """
         wanted = dict.fromkeys(keys)
-        new = [key for key in wanted if key not in self._rows]
-        strangers = [key for key in new if key not in self._gone]
-        second_hand: list[Key] = []
-        missing = len(strangers) - (self._capacity - self._next)
-        if missing > 0:
-            free = [key for key, (_, since) in self._gone.items() if since <= acknowledged and key not in wanted]
-            if len(free) < missing:
-                raise RowsExhausted(f"more than {self._capacity} backends in all pools")
-            second_hand = free[:missing]
+        new, second_hand = self._plan(wanted, acknowledged)
         for key in [key for key in self._rows if key not in wanted]:
             self._gone[key] = (self._rows.pop(key), generation)
         for key in new:
@@ -68,19 +66,43 @@ class Rows:
                 self._rows[key] = row
         return {key: self._rows[key] for key in wanted}
 
+    def check(self, keys: Iterable[K], acknowledged: int) -> None:
+        """Raises RowsExhausted when :meth:`assign` would; changes nothing."""
+        self._plan(dict.fromkeys(keys), acknowledged)
+
+    def _plan(self, wanted: dict[K, None], acknowledged: int) -> tuple[list[K], list[K]]:
+        """(who has no row, those that left whose rows are needed for them). Raises RowsExhausted."""
+        new = [key for key in wanted if key not in self._rows]
+        strangers = [key for key in new if key not in self._gone]
+        missing = len(strangers) - (self._capacity - self._next)
+        if missing <= 0:
+            return new, []
+        free = [key for key, (_, since) in self._gone.items() if since <= acknowledged and key not in wanted]
+        if len(free) < missing:
+            raise RowsExhausted(f"more than {self._capacity} {self._what}")
+        return new, free[:missing]
+
 
 class LimitRows:
-    """Which arena row belongs to which rate limit, by its identity (scope, name, algorithm, key)."""
+    """Which arena row belongs to which rate limit, by its identity (scope, name, algorithm, key). What a limit counted
+    is kept for its return, too, as long as no other one needs the row."""
 
-    def __init__(self, capacity: int = LIMITER_ROWS) -> None:
-        self._capacity = capacity
-        self._rows: dict[str, int] = {}
+    def __init__(self, reset_row: Callable[[int], None] = lambda row: None, capacity: int = LIMITER_ROWS) -> None:
+        self._rows: Rows[str] = Rows(reset_row, capacity, "rate limits")
+        self._current: dict[str, int] = {}
+
+    def check(self, identities: Iterable[str], acknowledged: int) -> None:
+        """Raises RowsExhausted when :meth:`assign` would; changes nothing."""
+        self._rows.check(identities, acknowledged)
+
+    def assign(self, identities: Iterable[str], generation: int, acknowledged: int) -> None:
+        """Rows for exactly these, see Rows.assign. Raises RowsExhausted; then nothing changed."""
+        self._current = self._rows.assign(identities, generation, acknowledged)
 
     def __call__(self, identity: str) -> int:
-        """The row of a limit. Raises RowsExhausted."""
-        row = self._rows.get(identity)
+        """The row of a limit; one that nobody assigned gets one, too (offline). Raises RowsExhausted."""
+        row = self._current.get(identity)
         if row is None:
-            if len(self._rows) >= self._capacity:
-                raise RowsExhausted(f"more than {self._capacity} rate limits")
-            row = self._rows[identity] = len(self._rows)
+            self._current = self._rows.assign([*self._current, identity], 0, 0)
+            row = self._current[identity]
         return row

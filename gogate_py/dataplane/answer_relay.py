@@ -33,7 +33,9 @@ class AnswerRelay(ExchangeState):
         """Whether the client connection must be closed after this answer."""
         downstream = self.downstream
         site = self.site
-        if not downstream.keep_alive or ((site.draining or site.memory.tight) and not downstream.has_more()):
+        if not downstream.keep_alive:
+            return True
+        if (site.draining or site.memory.tight or downstream.is_leaving()) and not downstream.has_more():
             return True
         # What is left of the request body must be read to find the next request: only a little is. A client that was
         # never told to continue may or may not send it: there is no next request to be found.
@@ -66,7 +68,7 @@ class AnswerRelay(ExchangeState):
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
         site = self.site
-        if (site.draining or site.memory.tight) and self._closes():
+        if (site.draining or site.memory.tight or site.leaving) and self._closes():
             downstream.keep_alive = False
             line = b"Connection: close\r\n" + line
         if cut_end:

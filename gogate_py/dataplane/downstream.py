@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
+#: How long a kept-alive client of a listener that is gone may still ask, seconds.
+LEAVE_IDLE: Final = 2.0
 #: Bytes of further requests that may wait while one is served.
 PIPELINE_LIMIT: Final = 64 * 1024
 #: How long a connection that is being closed waits for the client to close too, seconds.
@@ -64,7 +66,6 @@ class Downstream:
         "_head_begun",
         "_header",
         "_in_parse",
-        "_listener",
         "_reading",
         "_searched",
         "_ticket",
@@ -76,6 +77,7 @@ class Downstream:
         "forward_host",
         "forward_lines",
         "keep_alive",
+        "listener",
         "site",
         "transport",
         "trusted",
@@ -86,7 +88,7 @@ class Downstream:
         """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
         # --- the connection
         self.site = site
-        self._listener = listener
+        self.listener = listener
         self._header = header
         self._ticket = REFUSED
         self.transport: Any = None
@@ -122,23 +124,27 @@ class Downstream:
     def connection_made(self, transport: asyncio.Transport) -> None:
         site = self.site
         self.transport = transport
-        self._listener.accepted += 1
-        self._listener.active += 1
+        self.listener.accepted += 1
+        self.listener.active += 1
         self.client = ends.host(ends.source(transport, self._header))
         self.trusted = site.is_trusted(self.client)
-        self._ticket = site.plane.admission.enter(self._listener, self.client, self.trusted)
+        self._ticket = site.plane.admission.enter(self.listener, self.client, self.trusted)
         if self._ticket == REFUSED:
             self._closing = True
             transport.abort()
             return
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         site.clients.add(self)
+        if self.listener.gone:  # accepted before it went, or its PROXY header came after
+            site.leaving.add(self.listener)
         site.plane.deadlines.add(self)
         self.deadline = monotonic() + site.request_header_timeout
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
-        self._listener.active -= 1
+        self.listener.active -= 1
+        if self.site.leaving and not self.listener.active:
+            self.site.leaving.discard(self.listener)
         self.site.plane.admission.leave(self._ticket)
         self.site.clients.discard(self)
         self.site.plane.deadlines.discard(self)
@@ -446,6 +452,10 @@ class Downstream:
         self._closing = True
         self.transport.abort()
 
+    def is_leaving(self) -> bool:
+        """Whether its listener is gone: it is answered, and then sent away."""
+        return self.listener.gone
+
     def is_idle(self) -> bool:
         """Whether it is kept alive between two requests, and owes or is owed nothing."""
         return self.exchange is None and not (
@@ -454,7 +464,7 @@ class Downstream:
 
     def shed(self) -> None:
         """Close an idle connection to make room; it counts as gone at once."""
-        self._listener.shed += 1
+        self.listener.shed += 1
         self.site.clients.discard(self)
         self.close()
 
@@ -474,7 +484,9 @@ class Downstream:
 
     def _idle_timeout(self) -> float:
         site = self.site
-        return site.drain_idle if site.draining else site.idle_timeout
+        if site.draining:
+            return site.drain_idle
+        return LEAVE_IDLE if self.is_leaving() else site.idle_timeout
 
     def on_deadline(self, now: float) -> None:
         """The time set has come: for the exchange to look, or for the connection to end."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.deadlines import INFINITE
-from gogate_py.dataplane.downstream import Downstream
+from gogate_py.dataplane.downstream import LEAVE_IDLE, Downstream
 from gogate_py.dataplane.live_route import LiveRoute, RouteCounts
 from gogate_py.errors import Failure
 from gogate_py.middleware.pipeline import compile_pipeline
@@ -41,6 +41,8 @@ class HttpSite:
         self.memory = plane.memory
         self.in_flight = 0
         self.draining = False
+        # listeners that are gone, but still have clients: those are answered, and then sent away
+        self.leaving: set[LiveListener] = set()
         # how long a client may take for its next request while draining, seconds
         self.drain_idle = 0.0
         # --- from the snapshot
@@ -206,6 +208,15 @@ class HttpSite:
         for backend in self.plane.table.rows.values():
             if backend.http is not None:
                 backend.http.close_idle()
+
+    def leave(self, listener: LiveListener) -> None:
+        """A listener is gone: as in :meth:`drain`, for its clients only."""
+        by = monotonic() + LEAVE_IDLE
+        clients = [client for client in self.clients if client.listener is listener]
+        if clients:
+            self.leaving.add(listener)
+            for client in clients:
+                client.drain(by)
 
     def cut(self) -> None:
         """Abort every client connection that is left."""

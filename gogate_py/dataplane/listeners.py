@@ -23,9 +23,9 @@ BACKLOG: Final = 4096
 
 class LiveListener:
     """One listener in this worker, with its counters. ``active`` is its open client connections; ``paused``: it does
-    not accept for the moment."""
+    not accept for the moment; ``gone``: a snapshot no longer names it."""
 
-    __slots__ = ("accepted", "active", "id", "paused", "refused", "server", "shed", "sock", "spec")
+    __slots__ = ("accepted", "active", "gone", "id", "paused", "refused", "server", "shed", "sock", "spec")
 
     def __init__(self, listener_id: str, sock: socket.socket) -> None:
         self.id = listener_id
@@ -33,6 +33,7 @@ class LiveListener:
         self.spec: Listener | None = None
         self.server: asyncio.AbstractServer | None = None
         self.paused = False
+        self.gone = False
         self.active = 0
         # --- since the last report
         self.accepted = 0
@@ -42,7 +43,10 @@ class LiveListener:
     @property
     def name(self) -> str:
         """The label in metrics and logs: its route for TCP, else its id."""
-        return self.spec.tcp.name if self.spec is not None and self.spec.tcp is not None else self.id
+        spec = self.spec
+        if spec is None:
+            return self.id
+        return spec.tcp.name if spec.tcp is not None else spec.name or self.id
 
     def is_serving(self) -> bool:
         """Whether it accepts, or will when the pause is over."""
@@ -64,6 +68,15 @@ class Listeners:
         self._loop = loop
         self._factories = {True: tcp, False: http}
         self.by_id: dict[str, LiveListener] = {}
+        # gone, and not yet without clients and fully reported
+        self._leaving: list[LiveListener] = []
+
+    def counted(self) -> list[LiveListener]:
+        """Every listener that has something to report: those that are served, and those that are gone but whose clients
+        or last numbers are still there. To be called once a report."""
+        found = [*self.by_id.values(), *self._leaving]
+        self._leaving = [live for live in self._leaving if live.active]
+        return found
 
     def add_socket(self, listener_id: str, fd: int) -> None:
         """A socket of this slot arrived."""
@@ -75,12 +88,15 @@ class Listeners:
             return
         self.by_id[listener_id] = LiveListener(listener_id, sock)
 
-    async def apply(self, wanted: tuple[Listener, ...]) -> None:
-        """Serve what is wanted and has a socket, drain what is not wanted any more."""
+    async def apply(self, wanted: tuple[Listener, ...]) -> list[LiveListener]:
+        """Serve what is wanted and has a socket, accept no more where it is not wanted; → those that are gone."""
         names = {spec.id for spec in wanted}
-        for gone in [live for live in self.by_id.values() if live.id not in names and live.is_serving()]:
-            await self.close(gone)
-            del self.by_id[gone.id]
+        gone = [live for live in self.by_id.values() if live.id not in names and live.is_serving()]
+        for leaving in gone:
+            leaving.gone = True
+            await self.close(leaving)
+            del self.by_id[leaving.id]
+            self._leaving.append(leaving)
         for spec in wanted:
             live = self.by_id.get(spec.id)
             if live is None:
@@ -89,6 +105,7 @@ class Listeners:
             live.spec = spec
             if not live.is_serving():
                 live.server = await self._serve(live)
+        return gone
 
     async def _serve(self, live: LiveListener) -> asyncio.AbstractServer:
         make = self._factory(live)

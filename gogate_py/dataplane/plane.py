@@ -110,7 +110,8 @@ class Plane:
         self.services.forget_unused(snapshot)
         self.snapshot = snapshot
         if not self.draining:
-            await self.listeners.apply(snapshot.listeners)
+            for gone in await self.listeners.apply(snapshot.listeners):
+                self.http.leave(gone)
 
     def _apply_connection_limits(self, snapshot: Snapshot) -> None:
         """What new TCP connections of each listener are counted against."""

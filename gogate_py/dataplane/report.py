@@ -35,7 +35,8 @@ class Report:
             relay.flush_counts()
         for backend in plane.table.all_backends():
             self._backend(backend, counters)
-        for listener in plane.listeners.by_id.values():
+        listeners = plane.listeners.counted()
+        for listener in listeners:
             self._listener(listener, counters)
         self._site(counters)
         self._own(counters)
@@ -47,7 +48,7 @@ class Report:
             taken = histogram.take()
             if taken is not None:
                 histograms.append((name, (), *taken))
-        return Counts(counters, self._changed_gauges(), histograms)
+        return Counts(counters, self._changed_gauges(listeners), histograms)
 
     def _backend(self, b: LiveBackend, out: list[Sample]) -> None:
         labels = (b.pool_name, b.address)
@@ -174,14 +175,15 @@ class Report:
             out.append(("gogate_internal_errors_total", (str(plane.slot),), plane.internal_errors))
             plane.internal_errors = 0
 
-    def _changed_gauges(self) -> list[Sample]:
+    def _changed_gauges(self, listeners: list[LiveListener]) -> list[Sample]:
         plane = self._plane
         now: dict[tuple[str, tuple[str, ...]], float] = {
             ("gogate_http_requests_in_flight", ()): plane.http.in_flight,
             ("gogate_event_loop_lag_seconds", (str(plane.slot),)): round(plane.lag, 4),
         }
-        for listener in plane.listeners.by_id.values():
-            now["gogate_connections_active", (listener.name,)] = listener.active
+        for listener in listeners:  # one that moved has the name of the one that is gone
+            series = ("gogate_connections_active", (listener.name,))
+            now[series] = now.get(series, 0) + listener.active
         for pool in plane.table.pools.values():
             if pool.waiting or ("gogate_pool_waiting", (pool.name,)) in self._gauges:
                 now["gogate_pool_waiting", (pool.name,)] = len(pool.waiting)

@@ -14,7 +14,7 @@ from gogate_py.clock import wall
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import Member, compile_snapshot, members
 from gogate_py.controlplane.overrides import Overrides
-from gogate_py.controlplane.rows import LimitRows, Rows
+from gogate_py.controlplane.rows import Key, LimitRows, Rows
 from gogate_py.dataplane.explain import Explainer
 from gogate_py.middleware.question import Question
 from gogate_py.snapshot import BackendState, Snapshot
@@ -23,7 +23,7 @@ from gogate_py.snapshot import BackendState, Snapshot
 def offline_snapshot(config: Config) -> Snapshot:
     """The snapshot of a configuration with every backend of the file up."""
     found = members(config, ())
-    rows = Rows(lambda row: None).assign((one.key for pool in found.values() for one in pool), 1, 1)
+    rows = Rows[Key](lambda row: None).assign((one.key for pool in found.values() for one in pool), 1, 1)
 
     def endpoints(member: Member) -> tuple[tuple[str, int], ...]:
         address = member.address

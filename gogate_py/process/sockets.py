@@ -37,25 +37,27 @@ class BoundListener:
         """The socket of a worker slot."""
         return self.sockets[slot % len(self.sockets)]
 
-    def close(self) -> None:
-        """Close our copies (and remove a Unix socket's path)."""
+    def close(self, *, keep_path: bool = False) -> None:
+        """Close our copies (and remove a Unix socket's path, unless somebody else listens there)."""
         for sock in self.sockets:
             sock.close()
         self.sockets = []
-        if self.address.is_unix:
+        if self.address.is_unix and not keep_path:
             try:
                 os.unlink(self.address.path)
             except OSError:
                 pass
 
 
-async def bind(listener_id: str, text: str, slots: int) -> BoundListener:
-    """Bind an address for ``slots`` workers. Raises StartError with one line that says what to do."""
+async def bind(listener_id: str, text: str, slots: int, *, probe: bool = True) -> BoundListener:
+    """Bind an address for ``slots`` workers. Raises StartError with one line that says what to do. ``probe``: False
+    where a listener of this gateway may have the port already."""
     address = parse(text, allow_port_zero=True)
     if address.is_unix:
         return BoundListener(listener_id, address, [_bind_unix(address)])
     family, host = _family(address)
-    await _probe(family, host, address)
+    if probe:
+        await _probe(family, host, address)
     sockets = []
     port = address.port
     try:

@@ -24,8 +24,10 @@ from gogate_py.config.schema import Config
 from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.admin_views import LiveState
+from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.publisher import Publisher
+from gogate_py.controlplane.reloads import Reload
 from gogate_py.errors import StartError
 from gogate_py.messages import (
     Applied,
@@ -46,10 +48,13 @@ from gogate_py.messages import (
 )
 from gogate_py.middleware.question import Question
 from gogate_py.policy.circuit_breaker import STATE_NAMES
+from gogate_py.process.bindings import Bindings
+from gogate_py.process.file_watch import FileWatch
 from gogate_py.process.parsers import check_parsers
+from gogate_py.process.reloader import Reloader
 from gogate_py.process.sockets import BoundListener, bind
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
-from gogate_py.telemetry.logs import LogWriter
+from gogate_py.telemetry.logs import LogWriter, set_format
 from gogate_py.telemetry.totals import Totals
 
 if TYPE_CHECKING:
@@ -68,14 +73,18 @@ GOODBYE: Final = 3.0
 class Supervisor:
     """The process's one object. ``run`` is its life."""
 
-    def __init__(self, config: Config, writer: LogWriter) -> None:
+    def __init__(self, config: Config, writer: LogWriter, path: str = "") -> None:
+        """``path``: the file that the configuration came from, and is reloaded from; "" = it cannot be."""
         self.config = config
+        self._path = path
         self.started = monotonic()
         self._writer = writer
         self._arena = Arena.create()
         self._totals = Totals()
         self._publisher = Publisher()
-        self._listeners: list[BoundListener] = []
+        self._bindings: Bindings
+        self._reloader: Reloader | None = None
+        self._watch: FileWatch | None = None
         self._admin_listeners: list[BoundListener] = []
         self._control: Control
         self._workers: Workers
@@ -83,6 +92,7 @@ class Supervisor:
         self._questions: dict[int, tuple[asyncio.Future[list[Connection] | bool], set[int], list[Connection]]] = {}
         self._question_numbers = itertools.count(1)
         self._all_serving = asyncio.Event()
+        self._reloads: set[asyncio.Task[Reload]] = set()
         # made when it is first asked for, for one generation and its keys
         self._explainer: tuple[tuple[int, list[KeySet]], Explainer] | None = None
         self._signals: asyncio.Queue[int] = asyncio.Queue()
@@ -100,8 +110,7 @@ class Supervisor:
             await self._bind(count)
             await self._start(count)
         except BaseException:
-            for listener in (*self._listeners, *self._admin_listeners):
-                listener.close()
+            self._close_listeners()
             raise
         log.info(
             "gogate is ready",
@@ -109,7 +118,7 @@ class Supervisor:
                 "version": __version__,
                 "pid": os.getpid(),
                 "workers": count,
-                "listeners": describe(self._listeners),
+                "listeners": describe(self._bindings.listeners),
                 "admin": describe(self._admin_listeners),
                 "start_ms": round((monotonic() - self.started) * 1000),
             },
@@ -121,11 +130,9 @@ class Supervisor:
     async def _bind(self, count: int) -> None:
         """Every socket there will be, before anything runs. One address that is taken ends the start."""
         server = self.config.server
-        for route in self.config.effective_routes():
-            if route.type == "tcp":
-                self._listeners.append(await bind(f"tcp:{route.name}", route.listen_addr, count))
-        if server.http_listen_addr:
-            self._listeners.append(await bind("http:default", server.http_listen_addr, count))
+        self._bindings = Bindings(count)
+        await self._bindings.prepare(listener_addresses(self.config))
+        self._bindings.commit()
         if server.admin.enabled:
             self._admin_listeners.append(await bind("admin", server.admin.listen_addr, 1))
         if server.metrics.enabled and server.metrics.listen_addr:
@@ -138,14 +145,15 @@ class Supervisor:
             self.config,
             publisher=self._publisher,
             workers=count,
-            own_addresses=[listener.address for listener in (*self._listeners, *self._admin_listeners)],
+            own_addresses=[listener.address for listener in (*self._bindings.listeners, *self._admin_listeners)],
             reset_row=self._arena.reset_backend,
+            reset_limit=self._arena.reset_limiter,
             count=self._totals.count,
         )
         await self._control.start()
         self._totals.count("gogate_config_reloads_total", ("success",))
         self._workers = Workers(
-            self._arena, count, self._listeners, self._worker_up, self._worker_down, self._worker_says
+            self._arena, count, self._bindings.listeners, self._worker_up, self._worker_down, self._worker_says
         )
         self._workers.start()
         try:
@@ -157,7 +165,50 @@ class Supervisor:
         sockets = {listener.id: listener.sockets[0] for listener in self._admin_listeners}
         self._admin = AdminServers(self._control, self, self._totals, sockets)
         await self._admin.start()
+        if self._path:
+            self._reloader = Reloader(
+                self._path,
+                self._control,
+                self._publisher,
+                self._workers,
+                self._bindings,
+                self._totals,
+                self._admin_listeners,
+                self._config_changed,
+            )
+            self._watch = FileWatch(self._path, lambda: self._reload("file"))
+            self._watch.start()
         self._control.starting = False
+
+    # --- another configuration
+
+    def _reload(self, cause: str) -> None:
+        """Reload without waiting for the outcome, which is logged."""
+        if self._reloader is not None and not self._control.draining:
+            task = asyncio.get_running_loop().create_task(self._reloader.reload(cause))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
+
+    def _config_changed(self, config: Config) -> None:
+        """What the supervisor itself takes from the configuration that is served now."""
+        self.config = config
+        set_format(config.logging.level, config.logging.format)
+        self._writer.retarget(config.logging.access.path)
+
+    async def reload(self) -> Reload | None:
+        """Reload now; → how it ended, None when there is no file to reload from."""
+        return await self._reloader.reload("api") if self._reloader is not None else None
+
+    def reloads(self) -> tuple[str, list[Reload], Reload | None]:
+        """The file, the last reloads, and the one that failed if it was the last."""
+        if self._reloader is None:
+            return "", [], None
+        return self._reloader.path, self._reloader.history, self._reloader.failing
+
+    def _close_listeners(self) -> None:
+        self._bindings.close()
+        for listener in self._admin_listeners:
+            listener.close()
 
     # --- serve and stop
 
@@ -165,7 +216,7 @@ class Supervisor:
         while True:
             number = await self._signals.get()
             if number == signal.SIGHUP:
-                log.warning("reloading the configuration is not supported yet; restart gogate to apply changes")
+                self._reload("SIGHUP")
                 continue
             break
         log.info("draining", extra={"signal": signal.Signals(number).name})
@@ -177,8 +228,7 @@ class Supervisor:
                 log.warning("second signal: ending now")
                 self._workers.kill()
                 stopping.cancel()
-                for listener in (*self._listeners, *self._admin_listeners):
-                    listener.close()
+                self._close_listeners()
                 break
             again.cancel()
         await asyncio.wait((stopping,))
@@ -188,12 +238,15 @@ class Supervisor:
     async def _stop(self) -> None:
         shutdown = self.config.server.shutdown
         self._control.draining = True
+        if self._watch is not None:
+            self._watch.stop()
+        if self._reloader is not None:
+            self._reloader.stop()
         if shutdown.drain_delay:
             await asyncio.sleep(shutdown.drain_delay)
         # Ours first: from now on only the workers hold the sockets, and they empty the accept queues before they close
         # them.
-        for listener in self._listeners:
-            listener.close()
+        self._bindings.close()
         clean = await self._workers.stop(
             Drain(shutdown.grace_period, shutdown.drain_idle), shutdown.grace_period + GOODBYE
         )

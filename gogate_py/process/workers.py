@@ -209,12 +209,27 @@ class Workers:
             self._loop, sock, messages.decode_up, lambda message, _: self._heard(slot, message), lambda: None
         )
         channel.send(Welcome(messages.VERSION, slot.slot, len(self.slots), slot.incarnation))
-        for start in range(0, len(self._listeners), MAX_FDS):
-            some = [listener for listener in self._listeners[start : start + MAX_FDS] if listener.sockets]
+        self._send_listeners(slot, self._listeners)
+        self._on_up(slot)
+
+    def _send_listeners(self, slot: Slot, listeners: Sequence[BoundListener]) -> None:
+        assert slot.channel is not None
+        for start in range(0, len(listeners), MAX_FDS):
+            some = [listener for listener in listeners[start : start + MAX_FDS] if listener.sockets]
             if some:
                 fds = [listener.for_slot(slot.slot).fileno() for listener in some]
-                channel.send(Listen(tuple(listener.id for listener in some)), fds)
-        self._on_up(slot)
+                slot.channel.send(Listen(tuple(listener.id for listener in some)), fds)
+
+    def add_listeners(self, listeners: Sequence[BoundListener]) -> None:
+        """Give every worker the sockets of further listeners; those that start later get them, too."""
+        self._listeners = [*self._listeners, *listeners]
+        for slot in self.slots:
+            if slot.channel is not None:
+                self._send_listeners(slot, listeners)
+
+    def remove_listeners(self, gone: Sequence[BoundListener]) -> None:
+        """Workers that start later do not get these any more."""
+        self._listeners = [listener for listener in self._listeners if listener not in gone]
 
     def _heard(self, slot: Slot, message: Up) -> None:
         slot.heard = monotonic()

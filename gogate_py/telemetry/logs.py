@@ -128,6 +128,16 @@ class LogWriter:
         # Two threads that write batches to one pipe would break each other's lines: then one does all.
         self._access = self._own if access_path == "-" and _same_file(1, 2) else _Lane("gogate-access-log")
 
+    def retarget(self, access_path: str) -> None:
+        """Write access lines there from now on."""
+        if access_path == self._access_path:
+            return
+        self._access_path = access_path
+        if access_path == "-" and _same_file(1, 2):
+            self._access = self._own
+        elif self._access is self._own:
+            self._access = _Lane("gogate-access-log")
+
     def access(self, lines: bytes, count: int) -> None:
         """Queue access lines; never waits."""
         self._access.put(self._access_path, lines, count)

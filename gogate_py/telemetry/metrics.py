@@ -109,6 +109,8 @@ _ALL = (
     # --- the program
     Metric("gogate_config_reloads_total", "counter", ("result",),
            "Configurations loaded, by result; the first one counts."),
+    Metric("gogate_config_last_reload_success", "gauge", (),
+           "Whether the last configuration loaded is served (1), or was refused and the one before goes on (0)."),
     Metric("gogate_config_generation", "gauge", (), "Number of the snapshot that is served."),
     Metric("gogate_worker_restarts_total", "counter", (), "Workers replaced because they died."),
     Metric("gogate_workers", "gauge", (), "Workers serving now."),

@@ -27,6 +27,7 @@ from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.publisher import Publisher
+from gogate_py.controlplane.reloads import Reload
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import Question
 from gogate_py.telemetry.totals import Totals
@@ -57,6 +58,7 @@ class PlayedSupervisor:
         self.slots = [WorkerView(0, 4711, "serving", 1.5, 0), WorkerView(1, 4712, "dead", 0.0, 3)]
         self.breakers: dict[int, str] = {}
         self.dropped = 0
+        self.reloaded: Reload | None = None
 
     def workers(self) -> list[WorkerView]:
         """Two slots."""
@@ -79,6 +81,15 @@ class PlayedSupervisor:
     def explain(self, question: Question) -> dict[str, Any]:
         """What was asked."""
         return {"asked": question.head.decode("latin-1"), "client": question.client}
+
+    async def reload(self) -> Reload | None:
+        """What was set."""
+        return self.reloaded
+
+    def reloads(self) -> tuple[str, list[Reload], Reload | None]:
+        """The one that was set."""
+        done = self.reloaded
+        return "config.yaml", [done] if done else [], done if done and done.result == "failure" else None
 
     def log_lines_dropped(self) -> int:
         """What was set, once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gogate_py.config.loader import load_text
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.compiler import Member, compile_snapshot, listener_ids, members
+from gogate_py.controlplane.compiler import Member, compile_snapshot, listener_addresses, members
 from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.registry import Registration
 from gogate_py.controlplane.rows import LimitRows
@@ -150,8 +150,8 @@ def test_the_short_form_becomes_a_pool_and_two_listeners() -> None:
     snapshot = compiled(SHORT)
     assert snapshot.generation == 7
     assert snapshot.listeners == (
-        Listener("tcp:default-tcp", ":8080", TcpRoute("default-tcp", "default", 3600.0)),
-        Listener("http:default", ":8081"),
+        Listener("tcp:default-tcp", ":8080", TcpRoute("default-tcp", "default", 3600.0), name="tcp:default-tcp"),
+        Listener("http:default", ":8081", name="http:default"),
     )
     assert [(route.name, route.pool, route.host, route.path_prefix) for route in snapshot.http_routes] == [
         ("default-http", "default", "", "")
@@ -166,7 +166,7 @@ def test_the_short_form_becomes_a_pool_and_two_listeners() -> None:
     assert pool.breaker is None
     assert pool.tcp_pool is None
     assert snapshot.rate_limits == ()
-    assert listener_ids(config(SHORT)) == {"tcp:default-tcp": ":8080", "http:default": ":8081"}
+    assert listener_addresses(config(SHORT)) == {"tcp:default-tcp": ":8080", "http:default": ":8081"}
 
 
 def test_the_long_form_is_carried_over_whole() -> None:
@@ -186,8 +186,8 @@ def test_the_long_form_is_carried_over_whole() -> None:
     assert (api.timeouts.request, api.timeouts.response_header) == (30.0, 6.0)
     assert (item.path, item.websocket, item.timeouts.request) == ("/items/{id}", False, 5.0)
     assert snapshot.listeners == (
-        Listener("tcp:pg", ":5432", TcpRoute("pg", "pg", 600.0)),
-        Listener("http:default", "127.0.0.1:8081"),
+        Listener("tcp:pg", ":5432", TcpRoute("pg", "pg", 600.0), name="tcp:pg"),
+        Listener("http:default", "127.0.0.1:8081", name="http:default"),
     )
     assert (snapshot.limits.request_body, snapshot.limits.methods) == (1 << 20, ("GET",))
     assert snapshot.timeouts.request == 5.0

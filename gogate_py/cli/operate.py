@@ -1,0 +1,177 @@
+"""``gogate reload``, ``status``, ``drain``, ``services``: what operators ask a running gateway, over its admin API.
+
+Text for people on standard output, a line each; ``--json`` prints what the API answered. Exit codes: 0 done, 1 refused,
+not ready (status) or no answer, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from gogate_py.cli.admin_options import admin_command, fail, print_json
+from gogate_py.cli.lease import AdminClient, Refused
+
+
+@click.command()
+@admin_command
+def reload(client: AdminClient, as_json: bool) -> None:
+    """Make the gateway read its configuration file again.
+
+    Returns when every worker serves it. A configuration with problems changes nothing: they are printed with their
+    places, and the exit code is 1.
+    """
+    try:
+        done = client.call("POST", "/reload")
+    except Refused as error:
+        problems = error.answer.get("problems")
+        if not problems:
+            raise
+        if as_json:
+            print_json(error.answer)
+        else:
+            click.echo("\n".join(problems), err=True)
+        fail("the configuration is not served; the old one goes on")
+    if as_json:
+        print_json(done)
+    elif done["result"] == "unchanged":
+        click.echo(f"the configuration is unchanged: generation {done['generation']}")
+    else:
+        click.echo(f"the configuration is served: generation {done['generation']}, after {done['duration_s']:g} s")
+
+
+@click.command()
+@admin_command
+def status(client: AdminClient, as_json: bool) -> None:
+    """Show readiness, configuration, workers, backends and what is overridden.
+
+    Exit code 0: ready for traffic. 1: not ready, or no answer.
+    """
+    stats = client.call("GET", "/stats")
+    config = client.call("GET", "/config/status")
+    backends = client.call("GET", "/backends")["backends"]
+    if as_json:
+        print_json({"stats": stats, "config": config, "backends": backends})
+    else:
+        click.echo("\n".join([*_overview(stats, config), *_backends(backends), *_overrides(config["overrides"])]))
+    if not stats["ready"]:
+        sys.exit(1)
+
+
+def _overview(stats: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    state = "draining" if stats["draining"] else "ready" if stats["ready"] else "not ready"
+    lines = [f"gogate {stats['version']} is {state}, pid {stats['pid']}, up {_span(stats['uptime_s'])}"]
+    failing = config["failing"]
+    served = f"config    {config['file'] or 'no file'}, generation {config['generation']}"
+    if failing is None:
+        lines.append(f"{served}, is served")
+    else:
+        lines.append(f"{served}: NOT SERVED as it is since {failing['time']} ({failing['cause']}); the old one goes on")
+        lines += [f"          {problem}" for problem in failing["problems"]]
+    workers = ", ".join(f"{one['slot']} {one['state']} (pid {one['pid']})" for one in stats["workers"])
+    lines.append(f"workers   {workers}")
+    connections, requests = stats["connections"], stats["requests"]
+    lines.append(f"clients   {connections['active']} connected, {connections['total']} in all")
+    lines.append(f"requests  {requests['in_flight']} in flight, {requests['total']} in all")
+    return lines
+
+
+def _backends(backends: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    pool = None
+    for one in backends:
+        if one["pool"] != pool:
+            pool = one["pool"]
+            mine = [other for other in backends if other["pool"] == pool]
+            lines.append(f"pool      {pool}: {sum(map(_takes_work, mine))} of {len(mine)} backends take work")
+        lines.append(f"          {backend_line(one)}")
+    return lines
+
+
+def _takes_work(one: dict[str, Any]) -> bool:
+    return one["healthy"] and not one["draining"] and not one["ejected"] and one["breaker"] != "open"
+
+
+def backend_line(one: dict[str, Any]) -> str:
+    """One backend in words."""
+    words = ["up" if one["healthy"] else f"down ({one['last_error'] or 'not probed yet'})"]
+    words += [word for word, said in (("draining", one["draining"]), ("ejected", one["ejected"])) if said]
+    if one["breaker"] != "closed":
+        words.append(f"breaker {one['breaker'].replace('_', '-')}")
+    weight = f"weight {one['weight']}"
+    if "configured_weight" in one:
+        weight += f" instead of {one['configured_weight']}"
+    words += [weight, f"{one['active_connections']} active"]
+    name = one["addr"] if one["id"] == one["addr"] else f"{one['addr']} ({one['id']})"
+    return f"{name}: {', '.join(words)}"
+
+
+def _overrides(overrides: dict[str, Any]) -> list[str]:
+    lines = [
+        f"override  weight of {one['backend']} in pool {one['pool']} is {one['value']} since {one['overridden_since']}"
+        for one in overrides["weights"]
+    ]
+    lines += [
+        f"override  weight of {one['pool']} in route {one['route']} is {one['value']} since {one['overridden_since']}"
+        for one in overrides["splits"]
+    ]
+    return lines + [f"override  {one['backend']} in pool {one['pool']} is drained" for one in overrides["drained"]]
+
+
+def _span(seconds: float) -> str:
+    """A time for people: its two largest units."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    left = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count or parts or size == 1:
+            parts.append(f"{count}{name}")
+    return "".join(parts[:2])
+
+
+@click.command()
+@click.argument("backend")
+@click.option("--undrain", is_flag=True, help="Give it work again.")
+@click.option("--pool", metavar="NAME", help="Only in this pool.  [all]")
+@admin_command
+def drain(client: AdminClient, backend: str, undrain: bool, pool: str | None, as_json: bool) -> None:
+    """Give BACKEND (its address, or the id of a registration) no new work; what runs goes on.
+
+    It stays so, over reloads, until --undrain or the end of the gateway.
+    """
+    query = f"?{urlencode({'pool': pool})}" if pool is not None else ""
+    verb = "undrain" if undrain else "drain"
+    answer = client.call("POST", f"/backends/{quote(backend, safe='')}/{verb}{query}")
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo("\n".join(f"pool {one['pool']}: {backend_line(one)}" for one in answer["backends"]))
+
+
+@click.command()
+@click.option("--name", help="Only instances of this service.")
+@click.option("--tag", help="Only instances with this tag.")
+@admin_command
+def services(client: AdminClient, name: str | None, tag: str | None, as_json: bool) -> None:
+    """List the registered services: id, name, address, lease, pools."""
+    asked = urlencode({key: value for key, value in (("name", name), ("tag", tag)) if value is not None})
+    answer = client.call("GET", f"/v1/services{'?' if asked else ''}{asked}")
+    if as_json:
+        print_json(answer)
+        return
+    found = [
+        (one["id"], one["name"], one["address"], ",".join(one["tags"]) or "-", f"{one['expires_in_s']:.0f}s",
+         ",".join(one["pools"]) or "no pool")
+        for one in answer["services"]
+    ]  # fmt: skip
+    if not found:
+        click.echo("no services")
+        return
+    rows = [("ID", "NAME", "ADDRESS", "TAGS", "EXPIRES", "POOLS"), *found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

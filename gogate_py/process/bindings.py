@@ -1,0 +1,115 @@
+"""Bindings: the data plane's listening sockets over changes of configuration.
+
+    a listener of the new configuration          its sockets
+    has the name and address of a present one    are kept
+    has the address of one that goes             are the same ones again (duplicates): nobody who waits in their accept
+                                                 queues is lost while it passes from one name to the other
+    has another address                          are bound before anything changes, under an id of their own
+    has the port of one that goes                likewise, beside it: both may listen until everybody has changed over
+                                                 (``127.0.0.1:8080`` becomes ``:8080``)
+
+What no listener needs any more is closed when every worker serves the new configuration; workers empty its accept queue
+first. Addresses are compared as they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gogate_py.addresses import parse
+from gogate_py.process.sockets import BoundListener, bind
+
+
+class Change(NamedTuple):
+    """What another configuration needs: listeners to add, and those that will not be needed any more."""
+
+    added: list[BoundListener]
+    removed: list[BoundListener]
+    bound: dict[str, BoundListener]
+    texts: dict[str, str]
+
+
+class Bindings:
+    """The listeners of the data plane by name. ``slots``: one socket for each worker slot."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._bound: dict[str, BoundListener] = {}
+        self._texts: dict[str, str] = {}
+        self._coming: Change | None = None
+        self._number = 0
+
+    @property
+    def listeners(self) -> list[BoundListener]:
+        """Every bound listener."""
+        return list(self._bound.values())
+
+    def listener_id(self, name: str, address: str) -> str:
+        """The id of a listener's sockets, in the configuration that is being prepared, or served."""
+        bound = self._coming.bound if self._coming is not None else self._bound
+        return bound[name].id if name in bound else name
+
+    async def prepare(self, wanted: Mapping[str, str]) -> Change:
+        """Bind what is new among these names and addresses. Raises StartError; then nothing has changed."""
+        bound = {name: self._bound[name] for name, text in wanted.items() if self._texts.get(name) == text}
+        going = {text: self._bound[name] for name, text in self._texts.items() if name not in bound}
+        ports = {(listener.address.port, listener.address.is_unix) for listener in going.values()}
+        removed = [listener for name, listener in self._bound.items() if name not in bound]
+        added: list[BoundListener] = []
+        try:
+            for name, text in wanted.items():
+                if name in bound:
+                    continue
+                present = going.pop(text, None)
+                if present is not None:
+                    sockets = [sock.dup() for sock in present.sockets]
+                    listener = BoundListener(self._new_id(name), present.address, sockets)
+                else:
+                    address = parse(text, allow_port_zero=True)
+                    beside = (address.port, address.is_unix) in ports
+                    listener = await bind(self._new_id(name), text, self._slots, probe=not beside)
+                added.append(listener)
+                bound[name] = listener
+        except BaseException:
+            self._close(added)
+            raise
+        self._coming = Change(added, removed, {name: bound[name] for name in wanted}, dict(wanted))
+        return self._coming
+
+    def _new_id(self, name: str) -> str:
+        """An id that no socket of a worker has: the name, unless its listener is there with another address."""
+        if name not in self._bound:
+            return name
+        self._number += 1
+        return f"{name}#{self._number}"
+
+    def _close(self, listeners: list[BoundListener]) -> None:
+        """Close our copies; the path of a Unix socket stays while a listener that is served has it."""
+        here = {str(listener.address) for listener in self._bound.values()}
+        for listener in listeners:
+            listener.close(keep_path=str(listener.address) in here)
+
+    def abandon(self) -> None:
+        """The configuration is not served after all: close what was bound for it."""
+        change, self._coming = self._coming, None
+        if change is not None:
+            self._close(change.added)
+
+    def commit(self) -> list[BoundListener]:
+        """The configuration is served; → what is to be closed when every worker serves it."""
+        change = self._coming
+        assert change is not None
+        self._coming = None
+        self._bound, self._texts = change.bound, change.texts
+        return change.removed
+
+    def release(self, removed: list[BoundListener]) -> None:
+        """Close our copies of what is not needed any more."""
+        self._close(removed)
+
+    def close(self) -> None:
+        """Close our copies of everything."""
+        self.abandon()
+        for listener in self._bound.values():
+            listener.close()

@@ -1,0 +1,179 @@
+"""Reloader: from a changed file to every worker serving it, or to nothing having changed.
+
+    read and check the file      problems: reported with their places, nothing changes
+    the same configuration       nothing to do (a touch, a comment, another spelling)
+    what cannot be reloaded      refused by name: a restart is needed
+    bind new listeners           an address taken: refused, nothing changes
+    look up new names            at most half a second; a name that does not resolve is a backend that is down
+    one snapshot for everybody   each worker swaps one reference and acknowledges
+    close what is gone           when every worker has acknowledged
+
+One reload at a time; what is asked for meanwhile is done after it. When gogate stops, so does the reload under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from gogate_py.clock import monotonic, wall
+from gogate_py.config.loader import load_file
+from gogate_py.config.problems import Problem
+from gogate_py.config.schema import Config
+from gogate_py.controlplane.compiler import listener_addresses
+from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.publisher import Publisher
+from gogate_py.controlplane.reloads import Reload
+from gogate_py.controlplane.rows import RowsExhausted
+from gogate_py.errors import ConfigError, StartError
+from gogate_py.process.bindings import Bindings
+from gogate_py.process.sockets import BoundListener
+from gogate_py.process.workers import Workers
+from gogate_py.telemetry.totals import Totals
+
+log = logging.getLogger("gogate.reload")
+
+#: How long workers may take to serve a new configuration, seconds; one that does not is stuck, and will be replaced.
+APPLY_LIMIT: Final = 10.0
+#: Reloads that are remembered.
+HISTORY: Final = 20
+STOPPING: Final = "gogate is stopping"
+
+
+class Reloader:
+    """Reloads the configuration of one gateway from its file."""
+
+    def __init__(
+        self,
+        path: str,
+        control: Control,
+        publisher: Publisher,
+        workers: Workers,
+        bindings: Bindings,
+        totals: Totals,
+        admin_listeners: list[BoundListener],
+        on_change: Callable[[Config], None],
+    ) -> None:
+        """``on_change`` hears of a configuration that is served, for what the supervisor itself takes from it."""
+        self.path = path
+        self._control = control
+        self._publisher = publisher
+        self._workers = workers
+        self._bindings = bindings
+        self._totals = totals
+        self._admin_listeners = admin_listeners
+        self._on_change = on_change
+        self._lock = asyncio.Lock()
+        self._running: asyncio.Task[tuple[str, list[str]]] | None = None
+        self._stopped = False
+        #: The last reloads, the newest first; the start is one.
+        self.history = [Reload(wall(), "start", "success", control.generation, 0.0)]
+        self.failing: Reload | None = None
+
+    async def reload(self, cause: str) -> Reload:
+        """Reload now, after the one that is under way; → how it ended. Never raises."""
+        async with self._lock:
+            begun = monotonic()
+            if self._stopped:
+                result, problems = "failure", [STOPPING]
+            else:
+                self._running = asyncio.create_task(self._try())
+                result, problems = await self._outcome(self._running)
+                self._running = None
+            done = Reload(
+                wall(), cause, result, self._control.generation, round(monotonic() - begun, 3), tuple(problems)
+            )
+            self._note(done)
+        return done
+
+    async def _outcome(self, running: asyncio.Task[tuple[str, list[str]]]) -> tuple[str, list[str]]:
+        """What became of a try, whatever it was."""
+        await asyncio.wait((running,))
+        if not running.cancelled() and running.exception() is None:
+            return running.result()
+        self._bindings.abandon()
+        if running.cancelled():
+            return "failure", [STOPPING]
+        # Whatever it is, the old configuration goes on.
+        log.error("internal error", exc_info=running.exception(), extra={"where": "reload"})
+        self._totals.count("gogate_internal_errors_total", ("supervisor",))
+        return "failure", ["gogate failed on this configuration; the log has the details"]
+
+    def stop(self) -> None:
+        """gogate ends: from now on nothing is reloaded, what is not served yet never will be."""
+        self._stopped = True
+        if self._running is not None:
+            self._running.cancel()
+
+    def _note(self, done: Reload) -> None:
+        if done.result != "unchanged":
+            self._totals.count("gogate_config_reloads_total", (done.result,))
+            self.history.insert(0, done)
+            del self.history[HISTORY:]
+        self.failing = done if done.result == "failure" else None
+        extra = {"file": self.path, "cause": done.cause, "generation": done.generation}
+        if done.result == "success":
+            log.info("configuration reloaded", extra={**extra, "duration_s": done.duration_s})
+        elif done.result == "unchanged":
+            log.info("configuration is unchanged", extra=extra)
+        else:
+            for problem in done.problems:
+                log.error("configuration cannot be served; the old one goes on", extra={**extra, "problem": problem})
+
+    async def _try(self) -> tuple[str, list[str]]:
+        old = self._control.config
+        try:
+            # In a thread: a large file takes a second, and heartbeats go on.
+            new = await asyncio.to_thread(load_file, self.path, os.environ)
+        except ConfigError as error:
+            return "failure", [str(problem) for problem in error.problems if isinstance(problem, Problem)]
+        except StartError as error:
+            return "failure", [str(error)]
+        if new == old:
+            return "unchanged", []
+        fixed = needs_restart(old, new)
+        if fixed:
+            return "failure", [f"{key} cannot be changed by a reload; restart gogate" for key in fixed]
+        try:
+            change = await self._bindings.prepare(listener_addresses(new))
+        except StartError as error:
+            return "failure", [str(error)]
+        own = [listener.address for listener in (*change.bound.values(), *self._admin_listeners)]
+        try:
+            generation = await self._control.reload(
+                new, own, self._bindings.listener_id, lambda: self._workers.add_listeners(change.added)
+            )
+        except RowsExhausted as error:
+            self._bindings.abandon()
+            return "failure", [str(error)]
+        removed = self._bindings.commit()
+        self._workers.remove_listeners(removed)
+        self._on_change(new)
+        try:
+            if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
+                log.error("a worker does not take the new configuration in time", extra={"generation": generation})
+        finally:
+            self._bindings.release(removed)
+        self._control.reloaded()
+        return "success", []
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The settings that differ and that a running gateway cannot change, by key."""
+    before, after = old.server, new.server
+    fixed = {
+        "server.workers": before.workers != after.workers,
+        "server.admin.enabled": before.admin.enabled != after.admin.enabled,
+        "server.admin.listenAddr": before.admin.listen_addr != after.admin.listen_addr,
+        "server.metrics.listenAddr": before.metrics.listen_addr != after.metrics.listen_addr,
+        "server.registry.store": before.registry.store != after.registry.store,
+        "server.registry.listenAddr": before.registry.listen_addr != after.registry.listen_addr,
+        # Off, and the listener of its own is not bound.
+        "server.metrics.enabled": bool(before.metrics.listen_addr) and before.metrics.enabled != after.metrics.enabled,
+        "server.registry.enabled": bool(before.registry.listen_addr)
+        and before.registry.enabled != after.registry.enabled,
+    }
+    return [key for key, differs in fixed.items() if differs]
