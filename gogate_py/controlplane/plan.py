@@ -1,0 +1,320 @@
+"""Plan: what a change of configuration does, told before it is done. Pure; reloads and ``gogate plan`` use it.
+
+    thing       identity                         keeps over the change              when it goes
+    listener    http:default or tcp:ROUTE        its sockets, at the same address   accepts no more; what is open ends
+    route       its name                         a request keeps the one it has     what runs ends
+    pool        its name                                                            registered instances get no work
+    backend     (pool, address as written)       health, breaker, connections       gets no new work; what runs ends
+    limit       scope, name, algorithm, key      what it counted
+    setting     its key; a default of pools or routes is told where it has an effect
+
+What is written in another order, or as the short form instead of the long one, is the same. ``restart`` has what a
+running gateway cannot change, with the reason (``FIXED``): a plan with any of it is refused as a whole.
+
+Values are as people write them; secrets are never in a plan (config/diff.py). Registered instances are not the file's:
+a plan tells of their pools only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from gogate_py.config.diff import Change, changes
+from gogate_py.config.schema import Admin, Config, Metrics, Pool, RateLimit, Registry, Route
+from gogate_py.config.settings import settings_of
+from gogate_py.controlplane.compiler import members
+from gogate_py.controlplane.route_compiler import rate_limits
+
+KINDS: Final = ("listener", "route", "pool", "backend", "limit")
+
+
+@attrs.frozen
+class Item:
+    """One thing that a configuration has. ``name``: a backend's is POOL/ADDRESS, a limit's its identity."""
+
+    kind: str
+    name: str
+
+
+@attrs.frozen
+class Changed:
+    """A thing that both configurations have, with what is different."""
+
+    kind: str
+    name: str
+    fields: tuple[Change, ...]
+
+
+@attrs.frozen
+class Rebind:
+    """A listener with another address: the new one is bound before the old one goes."""
+
+    name: str
+    before: str
+    after: str
+
+
+@attrs.frozen
+class Drain:
+    """What gets no new work; what it does for those who use it."""
+
+    kind: str
+    name: str
+    effect: str
+
+
+@attrs.frozen
+class Restart:
+    """A setting that differs and that a running gateway cannot change."""
+
+    key: str
+    before: str
+    after: str
+    reason: str
+
+
+@attrs.frozen
+class Plan:
+    """Everything that a change of configuration does. Order: by kind (KINDS), then as in the file."""
+
+    added: tuple[Item, ...] = ()
+    removed: tuple[Item, ...] = ()
+    changed: tuple[Changed, ...] = ()
+    kept: tuple[Item, ...] = ()
+    settings: tuple[Change, ...] = ()
+    rebinds: tuple[Rebind, ...] = ()
+    #: Addresses that are bound anew, and those that are closed. One that passes to another listener is neither.
+    binds: tuple[str, ...] = ()
+    closes: tuple[str, ...] = ()
+    drains: tuple[Drain, ...] = ()
+    #: Backends and limits that go on with what they know and counted.
+    keeps_state: tuple[Item, ...] = ()
+    restart: tuple[Restart, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that has an effect differs."""
+        return not (self.added or self.removed or self.changed or self.settings or self.restart)
+
+
+@attrs.frozen
+class _Fixed:
+    """Keys that belong together, the value that they have in effect, and why it is fixed at the start."""
+
+    keys: tuple[str, ...]
+    effect: Callable[[Config], Any]
+    reason: str
+
+
+_BOUND_AT_START: Final = "the supervisor binds its own listeners once, at the start"
+#: Everything else can be reloaded.
+FIXED: Final = (
+    _Fixed(("server.workers",), lambda config: config.server.workers,
+           "every worker has sockets and memory of its own from the start"),
+    _Fixed(("server.admin.enabled", "server.admin.listenAddr"), lambda config: _bound(config.server.admin),
+           _BOUND_AT_START),
+    _Fixed(("server.metrics.enabled", "server.metrics.listenAddr"), lambda config: _bound(config.server.metrics),
+           _BOUND_AT_START),
+    _Fixed(("server.registry.enabled", "server.registry.listenAddr"), lambda config: _bound(config.server.registry),
+           _BOUND_AT_START),
+    _Fixed(("server.metrics.path",), lambda config: config.server.metrics.path,
+           "the paths of the supervisor's own listeners are laid out at the start"),
+    _Fixed(("server.registry.store",), lambda config: config.server.registry.store,
+           "the store is opened, and read, at the start"),
+    _Fixed(("logging.addSource",), lambda config: config.logging.add_source,
+           "how a process writes its log lines is set up at its start"),
+)
+
+
+def _bound(operator: Admin | Metrics | Registry) -> str:
+    return operator.listen_addr if operator.enabled else ""
+
+
+#: What is told of a TCP route's listener and limits, not of the route; and what it only seems to inherit.
+_NOT_TCP: Final = (
+    "rate_limit", "listen_addr", "accept_proxy_protocol",
+    *(named.attribute for named in settings_of(Route) if named.setting.inherits))
+#: What the server's part of the file says about things that are told on their own.
+_OF_THINGS: Final = ("listen_addr", "http_listen_addr", "backends", "accept_proxy_protocol", "rate_limit")
+_DEFAULTS: Final = frozenset(
+    named.key for cls in (Pool, Route) for named in settings_of(cls) if named.setting.inherits)
+
+_GOES: Final = {
+    "listener": "accepts no more connections; those that are open end by themselves",
+    "pool": "its registered instances get no more work",
+    "backend": "gets no new work; what runs on it ends by itself",
+}
+
+
+def plan(old: Config, new: Config) -> Plan:
+    """What happens when a gateway that runs ``old`` is given ``new``."""
+    before, after = _things(old), _things(new)
+    added: list[Item] = []
+    removed: list[Item] = []
+    changed: list[Changed] = []
+    kept: list[Item] = []
+    staying: list[Item] = []
+    for kind in KINDS:
+        one, other = before[kind], after[kind]
+        removed += [Item(kind, name) for name in one if name not in other]
+        added += [Item(kind, name) for name in other if name not in one]
+        for name in other:
+            if name not in one:
+                continue
+            if kind in ("backend", "limit"):
+                staying.append(Item(kind, name))
+            fields = _fields(kind, one[name], other[name])
+            if fields:
+                changed.append(Changed(kind, name, tuple(fields)))
+            else:
+                kept.append(Item(kind, name))
+    bound, binding = before["listener"], after["listener"]
+    old_addresses, new_addresses = _addresses(bound), _addresses(binding)
+    restart = needs_restart(old, new)
+    return Plan(
+        tuple(added), tuple(removed), tuple(changed), tuple(kept),
+        tuple(_settings(old, new, changed, restart)),
+        rebinds=tuple(
+            Rebind(name, bound[name].address, one.address) for name, one in binding.items()
+            if name in bound and bound[name].address != one.address),
+        binds=tuple(address for address in new_addresses if address not in old_addresses),
+        closes=tuple(address for address in old_addresses if address not in new_addresses),
+        drains=tuple(Drain(item.kind, item.name, _GOES[item.kind]) for item in removed if item.kind in _GOES),
+        keeps_state=tuple(staying),
+        restart=tuple(restart))
+
+
+def needs_restart(old: Config, new: Config) -> list[Restart]:
+    """The settings that differ, have an effect, and cannot be changed without a restart."""
+    different = {change.path: change for change in _beside(old, new)}
+    return [
+        Restart(key, different[key].before, different[key].after, fixed.reason)
+        for fixed in FIXED if fixed.effect(old) != fixed.effect(new)
+        for key in fixed.keys if key in different]
+
+
+@attrs.frozen
+class _Listener:
+    address: str
+    accept_proxy_protocol: bool
+
+
+def _things(config: Config) -> dict[str, dict[str, Any]]:
+    """Kind → identity → what may change of it."""
+    routes = config.effective_routes()
+    listeners = {
+        f"tcp:{route.name}": _Listener(route.listen_addr, route.accept_proxy_protocol)
+        for route in routes if route.type == "tcp"}
+    server = config.server
+    if server.http_listen_addr:
+        listeners["http:default"] = _Listener(server.http_listen_addr, server.accept_proxy_protocol)
+    limits: dict[str, RateLimit] = _limits(server.rate_limit, "server")
+    for route in routes:
+        limits |= _limits(route.rate_limit, f"route/{route.name}")
+    return {
+        "listener": listeners,
+        "route": {route.name: route for route in routes},
+        "pool": config.effective_pools(),
+        "backend": {
+            f"{member.pool}/{member.text}": (member.weight, member.backup)
+            for pool in members(config, ()).values() for member in pool},
+        "limit": limits,
+    }
+
+
+def _limits(given: tuple[RateLimit, ...], scope: str) -> dict[str, RateLimit]:
+    """Identity → limit, for those that are on; the identity is the compiler's."""
+    identities: list[str] = []
+
+    def note(identity: str) -> int:
+        identities.append(identity)
+        return 0
+
+    rate_limits(given, scope, note)
+    return dict(zip(identities, (limit for limit in given if limit.enabled), strict=True))
+
+
+def _fields(kind: str, one: Any, other: Any) -> list[Change]:
+    if one == other:
+        return []
+    match kind:
+        case "listener":
+            found = [Change("listenAddr", one.address, other.address),
+                     Change("acceptProxyProtocol", *(str(x.accept_proxy_protocol).lower() for x in (one, other)))]
+            return [change for change in found if change.before != change.after]
+        case "backend":
+            found = [Change("weight", str(one[0]), str(other[0])),
+                     Change("backup", *(str(x[1]).lower() for x in (one, other)))]
+            return [change for change in found if change.before != change.after]
+        case "pool":
+            return changes(one, other, ("backends",))
+        case "route":
+            if one.type != other.type:
+                return [Change("type", one.type, other.type)]
+            return changes(one, other, _NOT_TCP if one.type == "tcp" else ("rate_limit",))
+    # A limit's name and key are its identity; of the name only how it was come by can differ.
+    return changes(one, other, ("enabled", "name"))
+
+
+def _beside(old: Config, new: Config) -> list[Change]:
+    """What differs beside the things."""
+    server = changes(old.server, new.server, _OF_THINGS)
+    found = [attrs.evolve(change, path=f"server.{change.path}") for change in server]
+    return found + changes(old, new, ("server", "pools", "routes"))
+
+
+def _settings(old: Config, new: Config, changed: list[Changed], restart: list[Restart]) -> list[Change]:
+    """What differs beside the things, but for defaults that are told of a pool or route, and what is in ``restart``."""
+    told = {f"server.{change.path}" for thing in changed for change in thing.fields}
+    told = {path for path in told if path.split(".")[1].partition("[")[0] in _DEFAULTS}
+    told.update(one.key for one in restart)
+    return [change for change in _beside(old, new) if change.path not in told]
+
+
+def _addresses(listeners: Mapping[str, _Listener]) -> list[str]:
+    return list(dict.fromkeys(one.address for one in listeners.values()))
+
+
+# --- for people, and for programs
+
+def render(plan: Plan) -> list[str]:
+    """A plan for people, a line each; what needs a restart first."""
+    lines = [f"! {one.key}: {one.before} → {one.after}: needs a restart: {one.reason}" for one in plan.restart]
+    if plan.is_empty:
+        return ["nothing changes"]
+    lines += [f"- {item.kind} {item.name}" for item in plan.removed]
+    lines += [f"+ {item.kind} {item.name}" for item in plan.added]
+    for thing in plan.changed:
+        lines.append(f"~ {thing.kind} {thing.name}")
+        lines += [f"    {_change(change)}" for change in thing.fields]
+    lines += [f"~ {_change(change)}" for change in plan.settings]
+    for kind in KINDS:
+        names = [item.name for item in plan.kept if item.kind == kind]
+        if names:
+            lines.append(f"= {len(names)} {kind}{'' if len(names) == 1 else 's'} unchanged")
+    lines += [f"rebinds: {one.name} {one.before} → {one.after}" for one in plan.rebinds]
+    if plan.binds:
+        lines.append(f"binds: {', '.join(plan.binds)}")
+    if plan.closes:
+        lines.append(f"closes: {', '.join(plan.closes)}")
+    lines += [f"drains: {one.kind} {one.name}: {one.effect}" for one in plan.drains]
+    if plan.keeps_state:
+        counts = [(kind, sum(item.kind == kind for item in plan.keeps_state)) for kind in ("backend", "limit")]
+        shown = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts if count)
+        lines.append(f"keeps state: {shown}")
+    return lines
+
+
+def _change(change: Change) -> str:
+    if change.before == change.after:
+        return f"{change.path}: changed {change.after}"  # a secret, or the contents of a file
+    return f"{change.path}: {change.before} → {change.after}"
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """A plan for programs: lists of flat objects, under the names of the fields of :class:`Plan`, and ``empty``."""
+    shown = attrs.asdict(plan)
+    return {"empty": plan.is_empty} | {key: [*value] for key, value in shown.items()}
