@@ -1,4 +1,5 @@
-"""``gogate check``: every problem of a configuration at once, by the code that loads it for a run."""
+"""``gogate check``: every problem of a configuration at once, by the code that loads it for a run, and advice about
+what runs but most likely does not do what was meant."""
 
 from __future__ import annotations
 
@@ -7,36 +8,87 @@ import sys
 
 import click
 
+from gogate_py.cli.check_output import as_github, as_json, as_text, counted
+from gogate_py.config.codes import ERROR, WARNING
 from gogate_py.config.environment import unknown_overrides
-from gogate_py.config.loader import load_file
+from gogate_py.config.loader import examine_file
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
-from gogate_py.errors import ConfigError, StartError
+from gogate_py.errors import StartError
 
 
 @click.command()
 @click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
-def check(config: str) -> None:
+@click.option("--strict", is_flag=True, help="Warnings fail, too.")
+@click.option("--probe", is_flag=True, help="Ask every backend for its health, 2 s at most each.")
+@click.option(
+    "--format", "form", type=click.Choice(("text", "json", "github")), default="text", show_default=True,
+    help="github: annotations of GitHub Actions.")
+def check(config: str, strict: bool, probe: bool, form: str) -> None:
     """Report every problem of a configuration, without running it.
 
-    Files of keys and users that it names are read, too. A note is about a variable that overrides nothing.
+    Files of keys and users that it names are read, too. Warnings and notes are about what runs, but most likely does
+    not do what was meant; a note may also be about a variable that overrides nothing.
 
-    Exit code 0: it can run. 1: it has problems, or cannot be read.
+    Exit code 0: it can run. 1: it has problems, or cannot be read; with --strict also: it has warnings.
     """
-    for note in unknown_overrides(os.environ):
-        click.echo(f"note: {note}", err=True)
+    findings = [_about_variable(config, name, message) for name, message in map(_split, unknown_overrides(os.environ))]
+    loaded: Config | None = None
     try:
-        loaded = load_file(config, os.environ)
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(problem.render() if isinstance(problem, Problem) else str(problem), err=True)
-        count = len(error.problems)
-        click.echo(f"{config}: {count} problem{'s' if count > 1 else ''}", err=True)
-        sys.exit(1)
+        examined = examine_file(config, os.environ)
+        loaded = examined.config
+        if probe and loaded is not None:
+            from gogate_py.cli.check_probe import probe_backends
+
+            probe_backends(loaded, examined.findings)
+        findings += examined.problems + examined.advice
     except StartError as error:
-        click.echo(f"gogate: {error}", err=True)
+        if form == "text":
+            _say_text(findings)
+            click.echo(f"gogate: {error}", err=True)
+            sys.exit(1)
+        findings.append(Problem(config, 0, 0, "", str(error), code="GG001"))
+    failing = (ERROR, WARNING) if strict else (ERROR,)
+    failed = any(finding.severity in failing for finding in findings)
+    match form:
+        case "json":
+            click.echo(as_json(config, findings, failed, summary(loaded) if loaded else ""))
+        case "github":
+            for finding in findings:
+                click.echo(as_github(finding))
+        case _:
+            _say_text(findings)
+            _say_verdict(config, loaded, findings, failed)
+    if failed:
         sys.exit(1)
-    click.echo(f"{config}: ok")
+
+
+def _split(said: str) -> tuple[str, str]:
+    """``NAME overrides nothing…`` → the variable, and all of it."""
+    return said.partition(" ")[0], said
+
+
+def _about_variable(file: str, name: str, message: str) -> Problem:
+    return Problem(file, 0, 0, "", message.removeprefix(f"{name} "), variable=name, code="GG006")
+
+
+def _say_text(findings: list[Problem]) -> None:
+    for finding in findings:
+        # A variable has no place in the file.
+        text = f"note: {finding.variable} {finding.message}" if finding.code == "GG006" else as_text(finding)
+        click.echo(text, err=True)
+
+
+def _say_verdict(file: str, loaded: Config | None, findings: list[Problem], failed: bool) -> None:
+    if loaded is None:
+        count = sum(finding.severity == ERROR for finding in findings)
+        click.echo(f"{file}: {count} problem{'s' if count > 1 else ''}", err=True)
+        return
+    advice = counted([finding for finding in findings if finding.code != "GG006"])
+    if failed:
+        click.echo(f"{file}: {advice}; --strict takes warnings for problems", err=True)
+        return
+    click.echo(f"{file}: ok{', ' if advice else ''}{advice}")
     click.echo(summary(loaded))
 
 

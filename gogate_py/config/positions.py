@@ -36,7 +36,8 @@ class Entry:
     def place(self) -> Place:
         """Where key and value are written."""
         key, value = self.key_node.start_mark, self.value.start_mark
-        return Place(value.line + 1, value.column + 1, key.line + 1, key.column + 1)
+        return Place(value.line + 1, value.column + 1, key.line + 1, key.column + 1, "",
+                     width(self.value), width(self.key_node))
 
 
 def compose(text: str, findings: Findings) -> yaml.Node | None:
@@ -95,6 +96,12 @@ def _report_syntax(error: yaml.MarkedYAMLError, findings: Findings) -> None:
         elif "${" in source and "flow" in (error.context or ""):
             message += "; put a value with ${…} in quotes where it stands inside { } or [ ]"
     findings.add_at(line, column, (), message)
+
+
+def width(node: yaml.Node) -> int:
+    """The characters of a node that begins and ends in one line, quotes included; else 0."""
+    start, end = node.start_mark, node.end_mark
+    return end.column - start.column if start.line == end.line else 0
 
 
 def is_null(node: yaml.Node) -> bool:

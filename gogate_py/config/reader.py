@@ -13,7 +13,7 @@ import attrs
 import yaml
 
 from gogate_py.config.environment import LOGGING_PREFIX, SERVER_PREFIX, expand, variable_name
-from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null
+from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null, width
 from gogate_py.config.problems import Findings, Path, Place
 from gogate_py.config.schema import Config, Logging, Pool, Route, Server, inherited
 from gogate_py.config.settings import (
@@ -89,7 +89,8 @@ class Reader:
         place = entry.place()
         also = f" as {first.key}" if first.key != entry.key else ""
         self._findings.add_at(
-            place.key_line, place.key_column, entry.path, f"given already{also} in line {first.place().key_line}")
+            place.key_line, place.key_column, entry.path, f"given already{also} in line {first.place().key_line}",
+            code="GG002")
 
     # --- mappings
 
@@ -121,14 +122,16 @@ class Reader:
                 self._findings.spoil(key_path)
                 place = entry.place()
                 if entry.key in later:
-                    self._findings.add_at(place.key_line, place.key_column, key_path, "is not supported yet")
+                    self._findings.add_at(
+                        place.key_line, place.key_column, key_path, "is not supported yet", code="GG002")
                     continue
                 keys = tuple(named.key for named in settings_of(cls)) + extra
                 meant = hint(cls, entry.key) or closest(entry.key, (*known, *extra))
                 meant = known[meant].key if meant in known else meant
                 if meant:
                     self._findings.spoil((*path, meant))  # it only seems to be missing
-                self._findings.add_at(place.key_line, place.key_column, key_path, "unknown key", keys, meant)
+                self._findings.add_at(
+                    place.key_line, place.key_column, key_path, "unknown key", keys, meant, code="GG002")
         return found
 
     def _group(
@@ -325,6 +328,8 @@ class Reader:
             return default
         if isinstance(kind, Secret) and text == node.value:
             self._findings.conceal(node.start_mark.line + 1, node.end_mark.line + 1)
+        if text != node.value:
+            self._findings.expand(path)
         # What a variable brought is not text because of the quotes around the variable.
         quoted = bool(node.style) and text == node.value
         return self._parse(kind, text, quoted, path, default)
@@ -346,7 +351,7 @@ class Reader:
 
 def _place_of(node: yaml.Node) -> Place:
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
-    return Place(line, column, line, column)
+    return Place(line, column, line, column, "", width(node), width(node))
 
 
 def _name_of(node: yaml.Node) -> str:

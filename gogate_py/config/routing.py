@@ -91,7 +91,7 @@ def _check_conflicts(config: Config, findings: Findings) -> None:
     for conflict in find_conflicts(cast(Any, rules)):
         first, second = numbers[conflict.first], numbers[conflict.second]
         other = f"{config.routes[first].name} is in {findings.line_of(('routes', first))}"
-        findings.add(("routes", second, "match"), f"{conflict.text} ({other})")
+        findings.add(("routes", second, "match"), f"{conflict.text} ({other})", code="GG005")
 
 
 @attrs.frozen
