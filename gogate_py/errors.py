@@ -67,6 +67,7 @@ class Failure(Enum):
     NO_DESCRIPTORS = (503, Side.GATEWAY, False, True, "The gateway is out of file descriptors.")
     # --- the backend's fault
     CONNECT_FAILED = (502, Side.UPSTREAM, True, False, "The backend refused the connection.")
+    TLS_FAILED = (502, Side.UPSTREAM, True, False, "The TLS handshake with the backend failed.")
     UPSTREAM_RESET = (502, Side.UPSTREAM, True, False, "The backend closed the connection without an answer.")
     BAD_RESPONSE = (502, Side.UPSTREAM, False, False, "The backend's answer is not valid HTTP.")
     TRUNCATED = (502, Side.UPSTREAM, False, True, "The backend's answer ended too early.")

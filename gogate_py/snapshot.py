@@ -39,6 +39,18 @@ class Backend(Struct, frozen=True, array_like=True):
     state: BackendState
     # takes work only while no other backend of its pool is usable
     backup: bool = False
+    # the name or IP address its certificate must have; "" = plain TCP. Needs the pool's ``tls``
+    tls_name: str = ""
+
+
+class BackendTls(Struct, frozen=True, array_like=True):
+    """How TLS is spoken with a pool's backends; contents, not files. ``digest`` is different when anything is."""
+
+    digest: str
+    authorities: str = ""  # PEM; "" = the system's store
+    certificate: str = ""  # PEM chain, shown to backends that ask for one; "" = none
+    key: str = ""  # PEM
+    verify: bool = True
 
 
 class Breaker(Struct, frozen=True, array_like=True):
@@ -113,6 +125,7 @@ class Pool(Struct, frozen=True, array_like=True):
     panic_threshold: int = 0  # percent of usable backends below which health is ignored; 0 = off
     max_connections: int = 0  # requests and TCP connections per backend, over all workers; 0 = no limit
     queue_timeout: float = 5.0  # how long a request waits for one of max_connections or max_conns_per_host
+    tls: BackendTls | None = None  # of the backends that have a ``tls_name``
 
 
 class Timeouts(Struct, frozen=True, array_like=True):

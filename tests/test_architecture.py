@@ -23,7 +23,7 @@ ALLOWED = {
     "process": {"config", "controlplane", "dataplane", "middleware", "policy", "snapshot", "telemetry"},
     "telemetry": {"snapshot"},
 }
-EVERYBODY = {"__version__", "errors", "clock", "addresses", "messages", "arena", "__init__"}
+EVERYBODY = {"__version__", "backend_tls", "errors", "clock", "addresses", "messages", "arena", "__init__"}
 #: sans-io: no event loop, no socket, no clock, no log
 NO_IO = {"asyncio", "socket", "select", "time", "logging", "threading", "ssl", "uvloop"}
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from gogate_py import addresses
 from gogate_py.config.authentication import check_access
+from gogate_py.config.backend_tls import check_backend_tls
 from gogate_py.config.handling import check_handling
 from gogate_py.config.limiting import check_limits
 from gogate_py.config.listening import check_listeners
@@ -34,6 +35,7 @@ def check(config: Config, findings: Findings) -> None:
     for path, dns in [(("server", "dns"), config.server.dns), *((("pools", name, "dns"), own[name]) for name in own)]:
         if dns.floor > dns.refresh:
             _add_if_read(findings, path, "floor is longer than refresh: names cannot be asked for that often")
+    check_backend_tls(config, findings)
 
 
 def registrations_possible(config: Config) -> bool:

@@ -83,18 +83,21 @@ class ListenAddress(_Named):
 
 
 class BackendAddress(_Named):
-    """Where a backend is: host:port, or unix:/path. ``http://host:port`` with nothing behind it means the same."""
+    """Where a backend is: host:port, or unix:/path. ``http://host:port`` with nothing behind it means the same;
+    ``https://host:port`` keeps its scheme until the file is read (backend_tls.py)."""
 
     def parse(self, text: str, quoted: bool) -> str:
-        if text.lower().startswith("https://"):
-            raise BadValue("TLS to backends is not supported yet")
-        if text.lower().startswith("http://"):
-            text = text[7:].removesuffix("/")
-            if "/" in text or "?" in text or "@" in text:
-                raise BadValue("a backend is host:port, without user, path or query")
-            if not re.search(r":[0-9]+\Z", text):
-                text += ":80"
-        return _address(text, need_host=True)
+        scheme, separator, rest = text.partition("://")
+        scheme = scheme.lower()
+        if not separator or scheme not in ("http", "https"):
+            return _address(text, need_host=True)
+        rest = rest.removesuffix("/")
+        if "/" in rest or "?" in rest or "@" in rest:
+            raise BadValue("a backend is host:port, without user, path or query")
+        if not re.search(r":[0-9]+\Z", rest):
+            rest += ":443" if scheme == "https" else ":80"
+        address = _address(rest, need_host=True)
+        return f"https://{address}" if scheme == "https" else address
 
 
 def _address(text: str, *, need_host: bool) -> str:

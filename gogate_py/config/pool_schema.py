@@ -23,12 +23,13 @@ _LIMIT: Final = Duration(0, 30 * DAY, zero="off")
 
 @attrs.frozen
 class Backend:
-    """One address in a pool."""
+    """One address in a pool. ``tls`` follows from an address that was written as https:// (backend_tls.py)."""
 
-    addr: str = setting(BackendAddress(), "host:port, [v6]:port or unix:/path", required=True, default="",
-                        aliases=("url",), example="localhost:9001")
+    addr: str = setting(BackendAddress(), "host:port, [v6]:port or unix:/path; https://host:port: TLS", required=True,
+                        default="", aliases=("url",), example="localhost:9001")
     weight: int = setting(Integer(0, 1000), "share of the work; 0 = kept, but gets none", default=1)
     backup: bool = setting(Boolean(), "takes work only while no other backend of its pool can", default=False)
+    tls: bool = False
 
 
 @attrs.frozen

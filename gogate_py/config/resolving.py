@@ -6,6 +6,7 @@
 - Authentication gets its default algorithms, and the contents of the files it names: publicKeyFile, keysFile, usersFile
   (relative to the folder of the configuration), read once at load time. A problem in such a file is told with its name
   and line, never with its text.
+- What TLS towards backends needs: backend_tls.py.
 
 The only module of the configuration that reads files besides the loader.
 """
@@ -19,6 +20,7 @@ from typing import Final
 
 import attrs
 
+from gogate_py.config.backend_tls import resolve_backend_tls
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Auth, Config, RateLimit, Route
 from gogate_py.config.traffic_values import WHOLE_PREFIX
@@ -33,6 +35,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 def resolve(config: Config, findings: Findings, folder: FilePath) -> Config:
     """The configuration with everything filled in that follows from what is written. Problems of files are added."""
+    config = resolve_backend_tls(config, findings, lambda name, path: _read(folder, name, path, findings))
     server = config.server
     if server.auth is not None:
         server = attrs.evolve(server, auth=_auth(server.auth, ("server", "auth"), findings, folder))

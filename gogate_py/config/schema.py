@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from gogate_py.config.access_schema import Auth, Cache, Cors, ForwardAuth
+from gogate_py.config.backend_tls_schema import BackendTls
 from gogate_py.config.dns_schema import Dns
 from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name
 from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown
@@ -49,10 +50,11 @@ from gogate_py.config.traffic_values import Percent, StripPrefix
 from gogate_py.config.values import DAY, Boolean, Choice, Duration, Integer, Size, Text, Workers
 
 __all__ = [
-    "DEFAULT_HTTP_ROUTE", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend", "Cache",
-    "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse", "ForwardAuth", "Health", "HttpTransport",
-    "Limits", "LoadBalancer", "Logging", "Match", "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry",
-    "Retry", "Rewrite", "Route", "RouteLimits", "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts"]
+    "DEFAULT_HTTP_ROUTE", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend", "BackendTls",
+    "Cache", "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse", "ForwardAuth", "Health",
+    "HttpTransport", "Limits", "LoadBalancer", "Logging", "Match", "Metrics", "Outlier", "Pool", "RateLimit",
+    "Redirect", "Registry", "Retry", "Rewrite", "Route", "RouteLimits", "Server", "Shutdown", "SplitArm", "Sticky",
+    "TcpPool", "Timeouts"]
 
 #: The pool and the routes that the short form stands for.
 DEFAULT_POOL: Final = "default"
@@ -119,6 +121,8 @@ class Server:
     dns: Dns = setting(Group(Dns), "names of backends; default of every pool")
     tcp_pool: TcpPool = setting(Group(TcpPool), "fresh connections kept ready; default of every pool")
     http_transport: HttpTransport = setting(Group(HttpTransport), "connections to backends; default of every pool")
+    backend_tls: BackendTls = setting(
+        Group(BackendTls), "TLS to backends; default of every pool, where it is called tls", key="backendTLS")
     rate_limit: tuple[RateLimit, ...] = setting(
         _RATE_LIMIT, "of the whole gateway; one, or a list of them", example=(RateLimit(),))
     timeouts: Timeouts = setting(Group(Timeouts), "of requests; default of every HTTP route")
@@ -159,7 +163,6 @@ class Server:
 class Pool:
     """A named set of interchangeable backends; from loadBalancer on everything is inherited from the server."""
 
-    NOT_YET: ClassVar = ("tls",)
     HINTS: ClassVar = {
         **_POOL_HINTS, "upstream": "backends", "upstreams": "backends", "targets": "backends", "servers": "backends",
         "endpoints": "backends"}
@@ -195,6 +198,8 @@ class Pool:
         Group(TcpPool), _SERVER_DEFAULT.format("tcpPool"), inherits=True, example={"enabled": False})
     http_transport: HttpTransport = setting(
         Group(HttpTransport), _SERVER_DEFAULT.format("httpTransport"), inherits=True, example={"dialTimeout": "1s"})
+    backend_tls: BackendTls = setting(
+        Group(BackendTls), _SERVER_DEFAULT.format("backendTLS"), key="tls", inherits=True, example={"enabled": True})
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Final
 
@@ -26,6 +27,7 @@ from gogate_py.snapshot import (
     AccessLog,
     Backend,
     BackendState,
+    BackendTls,
     Breaker,
     HeadRules,
     HttpTransport,
@@ -50,6 +52,8 @@ class Member:
     from_file: bool
     backup: bool = False
     ids: tuple[str, ...] = field(default=())
+    # the name that its certificate must have; "" = plain TCP
+    tls_name: str = ""
 
     @property
     def key(self) -> Key:
@@ -65,19 +69,37 @@ def members(config: schema.Config, instances: Sequence[Registration]) -> dict[st
         ids: dict[Address, list[str]] = {}
         for backend in pool.backends:
             address = _parse(backend.addr)
-            found.setdefault(_place(address), Member(name, address, str(address), backend.weight, True, backend.backup))
+            secure = _tls_name(pool.backend_tls, address, backend.tls)
+            member = Member(name, address, str(address), backend.weight, True, backend.backup, tls_name=secure)
+            found.setdefault(_place(address), member)
         for instance in instances:
             if not joins(config, pool, instance):
                 continue
             address = _parse(instance.address)
             place = _place(address)
             if place not in found:
-                found[place] = Member(name, address, instance.address, instance.weight, False)
+                secure = _tls_name(pool.backend_tls, address, False)
+                found[place] = Member(name, address, instance.address, instance.weight, False, tls_name=secure)
             ids.setdefault(place, []).append(instance.id)
         result[name] = [
             evolve(member, ids=tuple(ids[place])) if place in ids else member for place, member in found.items()
         ]
     return result
+
+
+def _tls_name(tls: schema.BackendTls, address: Address, asked: bool) -> str:
+    """What the certificate of a backend must be for; "" without TLS. ``asked``: its own address asks for it."""
+    if not (tls.enabled or asked):
+        return ""
+    # A Unix socket without serverName is one whose certificate is not verified.
+    return tls.server_name or address.host.lower().removesuffix(".") or "localhost"
+
+
+@lru_cache(maxsize=256)
+def backend_tls(tls: schema.BackendTls) -> BackendTls:
+    """What the pool's settings are for who connects."""
+    parts = (tls.authorities, tls.certificate, tls.key, not tls.insecure_skip_verify)
+    return BackendTls(sha256(repr(parts).encode()).hexdigest(), *parts)
 
 
 @lru_cache(maxsize=32768)
@@ -238,7 +260,15 @@ def _pool(
         name=pool.name,
         balancer=pool.load_balancer.type,
         backends=tuple(
-            Backend(rows[one.key], one.text, endpoints(one), weight(one), state(one, rows[one.key]), one.backup)
+            Backend(
+                rows[one.key],
+                one.text,
+                endpoints(one),
+                weight(one),
+                state(one, rows[one.key]),
+                one.backup,
+                one.tls_name,
+            )
             for one in found
         ),
         transport=HttpTransport(
@@ -263,6 +293,7 @@ def _pool(
         panic_threshold=pool.panic_threshold,
         max_connections=pool.max_connections,
         queue_timeout=pool.queue_timeout,
+        tls=backend_tls(pool.backend_tls) if any(one.tls_name for one in found) else None,
     )
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from gogate_py.backend_tls import TlsClient
 from gogate_py.config.schema import Pool
-from gogate_py.controlplane.compiler import Endpoints, Member
+from gogate_py.controlplane.compiler import Endpoints, Member, backend_tls
 from gogate_py.controlplane.prober import Prober, ProbeSettings, Target
 from gogate_py.controlplane.resolver import Lookup, Periods, Refusal, Resolution, Resolver, Watched
 from gogate_py.controlplane.rows import Key
@@ -82,7 +83,12 @@ class MemberStates:
         self._warming = {key: since for key, since in self._warming.items() if key in everyone}
         settings = {name: ProbeSettings.of(pool.health) for name, pool in pools.items() if pool.health.enabled}
         self._targets = {
-            key: Target(member.address, not member.from_file, settings[member.pool])
+            key: Target(
+                member.address,
+                not member.from_file,
+                settings[member.pool],
+                TlsClient(backend_tls(pools[member.pool].backend_tls), member.tls_name) if member.tls_name else None,
+            )
             for key, member in everyone.items()
             if member.pool in settings
         }

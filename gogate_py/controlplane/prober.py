@@ -1,4 +1,4 @@
-"""Prober: active health checks of every backend, TCP or real HTTP, from the supervisor.
+"""Prober: active health checks of every backend, TCP or real HTTP, over TLS where traffic is, from the supervisor.
 
 A target (address and settings) is probed once, however many pools share it. The first probe comes at once (spread over
 up to a second when there are hundreds), from then on one every interval, jittered by 10 %, so that probes of many
@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import ssl
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import h11
 from attrs import frozen
 
+from gogate_py import backend_tls
 from gogate_py.addresses import Address
 from gogate_py.clock import Random, new_random
 from gogate_py.config.names import status_ranges
@@ -81,6 +83,7 @@ class Target:
     address: Address
     registered: bool
     settings: ProbeSettings
+    tls: backend_tls.TlsClient | None = None
 
 
 class _Watch:
@@ -226,10 +229,11 @@ async def _probe_endpoint(target: Target, endpoint: Endpoint, seconds: float) ->
     """→ "" when it is fine, else why not."""
     try:
         async with asyncio.timeout(seconds):
+            secure = _secure(target)
             if target.address.is_unix:
-                reader, writer = await asyncio.open_unix_connection(endpoint[0], limit=_MAX_ANSWER)
+                reader, writer = await asyncio.open_unix_connection(endpoint[0], limit=_MAX_ANSWER, **secure)
             else:
-                reader, writer = await asyncio.open_connection(*endpoint, limit=_MAX_ANSWER)
+                reader, writer = await asyncio.open_connection(*endpoint, limit=_MAX_ANSWER, **secure)
             try:
                 return await _ask(target, reader, writer) if target.settings.http else ""
             finally:
@@ -240,10 +244,24 @@ async def _probe_endpoint(target: Target, endpoint: Endpoint, seconds: float) ->
         return "connection refused"
     except ConnectionResetError:
         return "connection reset"
+    except ssl.SSLError as error:
+        return backend_tls.explain(error)
     except OSError as error:
         if error.errno in _OWN_FAULTS:
             raise OwnFault(error.strerror or str(error)) from error
         return error.strerror or str(error) or type(error).__name__
+
+
+def _secure(target: Target) -> dict[str, Any]:
+    """What asyncio needs to know to speak TLS with a target; nothing where it does not."""
+    tls = target.tls
+    if tls is None:
+        return {}
+    return {
+        "ssl": tls.context(backend_tls.HTTP if target.settings.http else ()),
+        "server_hostname": tls.server_name,
+        "ssl_shutdown_timeout": backend_tls.CLOSE_TIME,
+    }
 
 
 async def _ask(target: Target, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:

@@ -272,27 +272,27 @@ class Attempts(ExchangeEnd):
         if backend is None or not failure.retryable or not self._again(backend, "connect", failure.reason):
             self.answer(failure, detail, retry_after=1 if failure.side is Side.GATEWAY else 0)
 
-    def upstream_lost(self, reused: bool) -> None:
-        """The connection was closed before a byte of an answer."""
+    def upstream_lost(self, reused: bool, failure: Failure = Failure.UPSTREAM_RESET, detail: str = "") -> None:
+        """The connection was closed before a byte of an answer; ``failure``, ``detail``: by what."""
         # Once only (SECURITY.md F1): after that the next dead connection counts as a failed try.
         stale = reused and self._kept is not None and not self._stale
         backend = self._end_attempt(counts=not stale)
         if backend is None:
-            self.answer(Failure.UPSTREAM_RESET)
+            self.answer(failure, detail)
         elif stale:
             # The idle connection was closed under us: no sign of a bad backend, and no attempt used up.
             assert self.pool is not None
             picked = self.pool.pick(self._tried, self.pool_key)
             if picked is None:
-                self.answer(Failure.UPSTREAM_RESET)
+                self.answer(failure, detail)
                 return
             self._stale = True
             self.attempts -= 1
             backend.count_retry("stale_connection")
             self._unsend()
             self._go(*picked)
-        elif not self._again(backend, "reset", Failure.UPSTREAM_RESET.reason):
-            self.answer(Failure.UPSTREAM_RESET)
+        elif not self._again(backend, "reset", failure.reason):
+            self.answer(failure, detail)
 
     def upstream_failed(self, failure: Failure, detail: str) -> None:
         """The backend broke the protocol, timed out or died inside its answer."""

@@ -5,6 +5,9 @@ and one that is connected at once costs no turn of the loop. Asked a second time
 loopback it always is by then. Measured under uvloop on loopback, per connection: 17 µs, where create_connection(host,
 port) inside asyncio.timeout takes 19 to 24 and sock_connect 37 and more (asyncio's own loop: 30, 71 and 44).
 
+Where the backend speaks TLS, the handshake is a part of connecting: it has what is left of the time, and a certificate
+that does not verify is a backend that failed, in words (backend_tls.explain).
+
 Endpoints are addresses, never names: resolving is the control plane's business.
 """
 
@@ -13,9 +16,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
+from gogate_py.backend_tls import CLOSE_TIME, TlsClient, explain
+from gogate_py.clock import monotonic
 from gogate_py.errors import Failure, GogateError
 
 _NON_BLOCKING: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -29,8 +35,9 @@ _REFUSED: Final = (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN)
 class DialError(GogateError):
     """A connection that did not come about.
 
-    ``failure``: CONNECT_FAILED, CONNECT_TIMEOUT or NO_DESCRIPTORS (then it is not the backend's fault, and another one
-    would not do better). ``result``: refused, timeout or error, for LiveBackend.count_connect. ``text``: for logs.
+    ``failure``: CONNECT_FAILED, CONNECT_TIMEOUT, TLS_FAILED or NO_DESCRIPTORS (then it is not the backend's fault, and
+    another one would not do better). ``result``: refused, timeout, error or tls, for LiveBackend.count_connect.
+    ``text``: for logs.
     """
 
     def __init__(self, failure: Failure, result: str, text: str) -> None:
@@ -45,22 +52,62 @@ async def dial(
     factory: Callable[[], Any],
     endpoint: tuple[str, int],
     timeout: float,  # noqa: ASYNC109 - asyncio.timeout around it costs a cancelled task where a timer does
+    tls: TlsClient | None = None,
+    alpn: tuple[str, ...] = (),
 ) -> tuple[Any, Any]:
-    """Connect to ``(ip, port)`` or ``("/path", 0)`` within ``timeout`` seconds; → (transport, protocol).
+    """Connect to ``(ip, port)`` or ``("/path", 0)`` within ``timeout`` seconds, TLS included if asked for; →
+    (transport, protocol).
 
-    A timeout of 0 leaves it to the kernel, which gives up after some two minutes. The protocol is made only once the
-    connection stands. Raises DialError; cancelled, it leaves nothing behind.
+    A timeout of 0 leaves it to the kernel, which gives up after some two minutes, and to asyncio, which gives up a
+    handshake after one. The protocol is made only once the connection stands. Raises DialError; cancelled, it leaves
+    nothing behind.
     """
+    begun = monotonic() if tls is not None else 0.0
     try:
         sock = await _connect(plane_loop, endpoint, timeout)
     except OSError as error:
         raise _explained(error, endpoint) from None
+    if tls is not None:
+        left = max(0.001, begun + timeout - monotonic()) if timeout else None
+        return await _secure(plane_loop, factory, sock, endpoint, left, tls, alpn)
     try:
         # Stream transports set TCP_NODELAY themselves, under asyncio and uvloop alike.
         return await plane_loop.create_connection(factory, sock=sock)
     except OSError as error:  # the peer was faster to go away than we to look
         sock.close()
         raise _explained(error, endpoint) from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _secure(
+    loop: asyncio.AbstractEventLoop,
+    factory: Callable[[], Any],
+    sock: socket.socket,
+    endpoint: tuple[str, int],
+    limit: float | None,
+    tls: TlsClient,
+    alpn: tuple[str, ...],
+) -> tuple[Any, Any]:
+    """The handshake on a connected socket, within ``limit`` seconds."""
+    try:
+        return await loop.create_connection(
+            factory,
+            sock=sock,
+            ssl=tls.context(alpn),
+            server_hostname=tls.server_name,
+            ssl_handshake_timeout=limit,
+            ssl_shutdown_timeout=CLOSE_TIME,
+        )
+    except OSError as error:
+        sock.close()
+        where = f"TLS with {_shown(endpoint)} ({tls.server_name})"
+        if isinstance(error, ConnectionAbortedError) and error.errno is None:  # how asyncio tells a timeout
+            raise DialError(Failure.CONNECT_TIMEOUT, "timeout", f"{where}: timed out") from None
+        if not isinstance(error, ssl.SSLError) and error.errno in _OWN_SHORTAGE:
+            raise _explained(error, endpoint) from None
+        raise DialError(Failure.TLS_FAILED, "tls", f"{where}: {explain(error)}") from None
     except BaseException:
         sock.close()
         raise
@@ -122,8 +169,7 @@ async def _writable(loop: asyncio.AbstractEventLoop, fd: int, limit: float) -> N
 
 def _explained(error: OSError, endpoint: tuple[str, int]) -> DialError:
     """The DialError for what the kernel said."""
-    host, port = endpoint
-    where = f"unix:{host}" if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = _shown(endpoint)
     if isinstance(error, TimeoutError):  # ETIMEDOUT is one, too
         return DialError(Failure.CONNECT_TIMEOUT, "timeout", f"connect to {where}: timed out")
     code = error.errno
@@ -132,3 +178,9 @@ def _explained(error: OSError, endpoint: tuple[str, int]) -> DialError:
         return DialError(Failure.NO_DESCRIPTORS, "error", f"connect to {where}: short of resources here ({name})")
     result = "refused" if code in _REFUSED else "error"
     return DialError(Failure.CONNECT_FAILED, result, f"connect to {where}: {name}")
+
+
+def _shown(endpoint: tuple[str, int]) -> str:
+    """An endpoint as it is written."""
+    host, port = endpoint
+    return f"unix:{host}" if host.startswith("/") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

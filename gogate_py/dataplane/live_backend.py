@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gogate_py.arena import PERMITS, Arena
+from gogate_py.backend_tls import TlsClient
 from gogate_py.dataplane.shared_state import ActiveCount, SharedBreaker, SharedOutlier
 from gogate_py.policy.balancers import PeakEwma
 from gogate_py.snapshot import Backend, Pool
@@ -48,6 +49,7 @@ class LiveBackend:
         "reused",
         "row",
         "tcp_results",
+        "tls",
         "transport",
         "up",
         "warming_since",
@@ -63,14 +65,15 @@ class LiveBackend:
         self._permit = arena.backend(spec.row) + PERMITS + slot
         # --- settings, state: see configure
         self.pool_name = pool.name
+        # owned by the L7 and L4 drivers; None until they are first needed
+        self.http: UpstreamConnections | None = None
+        self.ready: ReadyConnections | None = None
+        self.tls: TlsClient | None = None
         self.configure(spec, pool)
         # --- made by the table where the pool asks for it
         self.breaker: SharedBreaker | None = None
         self.outlier: SharedOutlier | None = None
         self.latency: PeakEwma | None = None
-        # owned by the L7 and L4 drivers; None until they are first needed
-        self.http: UpstreamConnections | None = None
-        self.ready: ReadyConnections | None = None
         # --- counters since the last report
         self.requests_ok = 0
         self.requests_failed = 0
@@ -89,6 +92,7 @@ class LiveBackend:
         self.backup = spec.backup
         self.endpoints = spec.endpoints
         self.transport = pool.transport
+        self._secure(TlsClient(pool.tls, spec.tls_name) if pool.tls is not None and spec.tls_name else None)
         self.queue_timeout = pool.queue_timeout
         self.max_connections = pool.max_connections
         self.failure_statuses = pool.breaker.failure_statuses if pool.breaker is not None else ((500, 599),)
@@ -96,6 +100,17 @@ class LiveBackend:
         self.draining = spec.state.draining
         self.reason = spec.state.reason
         self.warming_since = spec.state.warming_since
+
+    def _secure(self, tls: TlsClient | None) -> None:
+        """Speak TLS like this from now on, or not at all; what was connected otherwise is not used again."""
+        before = self.tls
+        if tls is before or (tls is not None and tls.same_as(before)):
+            return
+        self.tls = tls
+        if self.http is not None:
+            self.http.close_idle()
+        if self.ready is not None:
+            self.ready.close_idle()
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "up" if self.up else f"down ({self.reason})"
@@ -146,7 +161,7 @@ class LiveBackend:
         return endpoints[index]
 
     def count_connect(self, result: str) -> None:
-        """Count a connection attempt: ok, refused, timeout, error."""
+        """Count a connection attempt: ok, refused, timeout, error, tls (the handshake failed)."""
         self.connects[result] = self.connects.get(result, 0) + 1
 
     def count_retry(self, reason: str) -> None:

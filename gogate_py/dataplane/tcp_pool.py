@@ -100,6 +100,7 @@ class ReadyConnections:
 
     async def _dial(self) -> None:
         backend = self._backend
+        tls = backend.tls
         try:
             if not self._may_serve():  # a snapshot came before this task's first step
                 return
@@ -108,6 +109,7 @@ class ReadyConnections:
                 lambda: RelaySide(self._plane, owner=self),
                 backend.endpoint(),
                 backend.transport.dial_timeout,
+                tls,
             )
         except DialError as error:
             # Nobody waits for it: no outcome for the breaker, but the control plane may look.
@@ -121,7 +123,7 @@ class ReadyConnections:
         finally:
             self._dialing -= 1
         backend.count_connect("ok")
-        if self._may_serve() and side.is_fresh():
+        if self._may_serve() and tls is backend.tls and side.is_fresh():
             self._ready.append((monotonic(), side))
         else:
             side.abandon()

@@ -7,7 +7,9 @@ books:
 - outcome for the breaker: connect failed → failure; reset by the backend before it said a byte → failure; its first
   byte, or an end without reset → success; what the client does is never an outcome (SECURITY.md T21);
 - idle: no byte either way for the route's idleTimeout, nor an end of a direction. The sweep compares byte counts, so
-  the data path reads no clock.
+  the data path reads no clock;
+- a backend that is spoken to with TLS cannot be told that the client ended (RelaySide.half_closes): what it says
+  without a pause of UNTOLD_IDLE still goes to the client, then both are closed.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 3
 #: Half-closed relays of a route without idleTimeout end after this many idle seconds.
 HALF_CLOSED_IDLE: Final = 3600.0
+#: A client that ended and a backend that cannot be told so: for this long it may be quiet before it counts as done.
+#: Most clients that end are gone altogether, so it is short.
+UNTOLD_IDLE: Final = 2.0
 #: A side that is being closed and takes no byte for this long is cut.
 LINGER: Final = 30.0
 
@@ -47,9 +52,9 @@ class TcpRelay:
 
     __slots__ = (
         "_attempts", "_backend", "_backend_side", "_client", "_completed", "_counted_in", "_counted_out", "_dialing",
-        "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool", "_pool_name",
-        "_reason", "_result", "_route", "_seen", "_send_proxy", "_started", "_state", "_trial", "_tried", "_waiting",
-        "deadline", "id",
+        "_failed_as", "_idle_since", "_idle_timeout", "_listener", "_outcome_known", "_peer", "_plane", "_pool",
+        "_pool_name", "_reason", "_result", "_route", "_seen", "_send_proxy", "_started", "_state", "_trial", "_tried",
+        "_waiting", "deadline", "id",
     )
 
     def __init__(self, plane: Plane, listener: LiveListener, client: TcpDownstream) -> None:
@@ -71,6 +76,7 @@ class TcpRelay:
         self._tried: tuple[LiveBackend, ...] = ()
         self._attempts = 0
         self._dialing: asyncio.Task[None] | None = None
+        self._failed_as = "connect_failed"
         self._outcome_known = False
         self._completed = False
         self._result = "ok"
@@ -126,7 +132,7 @@ class TcpRelay:
 
     def _no_backend(self, pool: LivePool) -> None:
         if self._tried:
-            self._give_up("connect_failed", self._reason)
+            self._give_up(self._failed_as, self._reason)
             return
         failure, detail, _ = pool.why_none()
         self._listener.refuse(failure.reason)
@@ -190,10 +196,11 @@ class TcpRelay:
             self._plane.unreachable(backend, self._reason)
         self._settle(ok=None if local else False)
         self._tried = (*self._tried, backend)
+        self._failed_as = "tls_failed" if error.failure is Failure.TLS_FAILED else "connect_failed"
         if self._attempts < ATTEMPTS and not local:
             self._connect(error.failure)
         else:
-            self._give_up("connect_failed", self._reason)
+            self._give_up(self._failed_as, self._reason)
 
     def _give_up(self, result: str, reason: str) -> None:
         self._result, self._reason = result, reason
@@ -214,7 +221,10 @@ class TcpRelay:
             side.write_eof()
         if side.eof:  # the backend had nothing more to say than what came while it was dialed
             self.side_ended(side)
-            side.watch()
+            if side.lost:  # TLS: it closed itself
+                self.side_lost(side)
+            elif side.half_closes:
+                side.watch()
 
     # --- events of the sides
 
@@ -229,13 +239,14 @@ class TcpRelay:
         if side is self._client:
             self._happened(Event.CLIENT_EOF)
         else:
-            self._happened(Event.BACKEND_EOF)
+            self._happened(Event.BACKEND_EOF if side.half_closes else Event.BACKEND_CLOSED)
 
     def side_lost(self, side: RelaySide) -> None:
         """A side is closed: by us, by an error, or reset by its peer."""
         if self._state is not State.CLOSED:
             client = side is self._client
-            self._result = "client_reset" if client else "backend_reset"
+            self._result = "client_reset" if client else "tls_failed" if side.failed else "backend_reset"
+            self._reason = side.failed
             self._happened(Event.CLIENT_RESET if client else Event.BACKEND_RESET)
         if self._client.lost and (self._backend_side is None or self._backend_side.lost):
             self._complete()
@@ -298,9 +309,16 @@ class TcpRelay:
     def _limit(self) -> float:
         if self._state is State.CLOSED:
             return LINGER
+        if self._is_untold():
+            return UNTOLD_IDLE
         if self._state in (State.CLIENT_DONE, State.BACKEND_DONE):
             return self._idle_timeout or HALF_CLOSED_IDLE
         return self._idle_timeout
+
+    def _is_untold(self) -> bool:
+        """Whether the client ended, and the backend cannot be told."""
+        side = self._backend_side
+        return self._state is State.CLIENT_DONE and side is not None and not side.half_closes
 
     def _set_deadline(self, now: float) -> None:
         limit = self._limit()
@@ -319,7 +337,9 @@ class TcpRelay:
             self._seen = seen
             self._idle_since = now
         limit = self._limit()
-        if limit and now - self._idle_since >= limit:
+        if limit and now - self._idle_since >= limit and self._is_untold():
+            self._happened(Event.BACKEND_CLOSED)
+        elif limit and now - self._idle_since >= limit:
             self.cut("idle_timeout")
             self.deadline = now + 1.0
         else:
@@ -373,7 +393,7 @@ class TcpRelay:
             last.tcp_results[key] = last.tcp_results.get(key, 0) + 1
         # Its first byte was counted as a success (flush_counts). Without one: an end in order is one too, a reset is a
         # failure, and an end that the client or we made says nothing.
-        self._settle(ok={"ok": True, "backend_reset": False}.get(self._result))
+        self._settle(ok={"ok": True, "backend_reset": False, "tls_failed": False}.get(self._result))
         plane.tcp_duration.observe(duration)
         self._log(last.address if last is not None else "", duration)
 

@@ -6,14 +6,19 @@ bulk) takes over by pausing this side and moving its descriptor's bytes itself, 
 
 A side without a relay is a ready connection (tcp_pool), or one that was dialed just now. What the backend says
 meanwhile is kept, up to a limit; that it ended is kept too for a dialed one, and makes a ready one useless.
+
+A TLS connection cannot end one direction alone (``half_closes``): its transport closes itself behind an EOF, and cannot
+send one. What that means for the other side is the relay's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+from gogate_py.backend_tls import explain
 from gogate_py.dataplane.dial import DialError, dial
 from gogate_py.dataplane.hangups import send_reset
 from gogate_py.errors import Failure
@@ -43,7 +48,9 @@ class RelaySide:
         "_read_paused",
         "_watched_fd",
         "eof",
+        "failed",
         "forward",
+        "half_closes",
         "lost",
         "owner",
         "received",
@@ -60,6 +67,8 @@ class RelaySide:
         self.received = 0
         self.eof = False
         self.lost = False
+        self.half_closes = True
+        self.failed = ""  # why TLS broke it, in words
         self._early: list[bytes] = []
         self._early_size = 0
         self._read_paused = False
@@ -69,6 +78,7 @@ class RelaySide:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self.half_closes = transport.can_write_eof()
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
     def data_received(self, data: bytes) -> None:
@@ -86,15 +96,23 @@ class RelaySide:
         self.eof = True
         if self.relay is not None:
             self.relay.side_ended(self)
-            self.watch()  # no more is read: a reset would go unseen
+            if self.half_closes:
+                self.watch()  # no more is read: a reset would go unseen
         elif self.owner is not None:
             self.owner.lost(self)
             return False
-        return True  # uvloop can be faster with it than the dialing task with its relay, which will look
+        return self.half_closes  # uvloop can be faster with it than the dialing task with its relay, which will look
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self.forward = None
+        if isinstance(error, ssl.SSLError):
+            self.failed = explain(error)
+        elif error is None and not self.half_closes and not self.eof:
+            # FIN without close_notify, as many servers end: asyncio calls that an EOF, uvloop does not.
+            self.eof = True
+            if self.relay is not None:
+                self.relay.side_ended(self)
         self._unwatch()
         if self.relay is not None:
             self.relay.side_lost(self)
@@ -148,8 +166,8 @@ class RelaySide:
             self.transport.write(data)
 
     def write_eof(self) -> None:
-        """The other side ended: FIN, after what was written."""
-        if self.open():
+        """The other side ended: FIN, after what was written, where that can be said."""
+        if self.half_closes and self.open():
             self.transport.write_eof()
 
     def pause_reading(self) -> None:
@@ -214,9 +232,9 @@ async def connect(plane: Plane, backend: LiveBackend) -> RelaySide:
             break
         try:
             _, side = await dial(
-                plane.loop, lambda: RelaySide(plane), backend.endpoint(), backend.transport.dial_timeout
+                plane.loop, lambda: RelaySide(plane), backend.endpoint(), backend.transport.dial_timeout, backend.tls
             )
-            if side.lost:  # reset before we could look at it: as good as refused
+            if side.lost and not side.eof:  # reset before we could look at it: as good as refused
                 raise DialError(Failure.CONNECT_FAILED, "refused", "connection reset")
         except DialError as error:
             backend.count_connect(error.result)

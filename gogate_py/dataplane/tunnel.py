@@ -1,8 +1,9 @@
 """Tunnel: what an exchange becomes after the backend switched protocols as asked (WebSocket).
 
 Bytes pass both ways untouched. The end of one direction is passed on and leaves the other open; the tunnel ends when
-both ended, when either connection is lost, or when nothing moved for ``tunnelIdle``. Back-pressure is the exchange's:
-the same pausing as for bodies.
+both ended, when either connection is lost, or when nothing moved for ``tunnelIdle``. TLS towards the backend cannot end
+one direction alone: there, either end is the end of both, after what was written. Back-pressure is the exchange's: the
+same pausing as for bodies.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ class Tunnel:
     def client_eof(self) -> None:
         """The client said its last byte."""
         self._client_ended = True
-        self._upstream.send_eof()
-        if self._backend_ended:
+        half_close = self._upstream.can_half_close()
+        if half_close:
+            self._upstream.send_eof()
+        if self._backend_ended or not half_close:
             self._end("")
 
     def client_lost(self) -> None:

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+from gogate_py.backend_tls import TlsClient, explain
 from gogate_py.clock import monotonic
 from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder
@@ -60,13 +62,16 @@ class Upstream:
         "idle_since",
         "received",
         "reused",
+        "tls",
         "transport",
         "write",
         "write_paused",
     )
 
-    def __init__(self, owner: UpstreamConnections) -> None:
+    def __init__(self, owner: UpstreamConnections, tls: TlsClient | None = None) -> None:
+        """``tls``: what the connection was made with."""
         self._owner = owner
+        self.tls = tls
         self.transport: Any = None
         self.write: Any = None
         self.write_paused = False
@@ -106,6 +111,10 @@ class Upstream:
         """Bytes of a request; dropped when the backend closed meanwhile (connection_lost says so in a moment)."""
         if not self.transport.is_closing():
             self.transport.write(data)
+
+    def can_half_close(self) -> bool:
+        """Whether one direction can end alone: not with TLS, whose transports end both (DESIGN.md section 3)."""
+        return self.tls is None
 
     def send_eof(self) -> None:
         """The last byte of a tunnel was sent. From here on a reset goes unseen by asyncio while nothing is written."""
@@ -152,10 +161,11 @@ class Upstream:
             if self._state == UNTIL_CLOSE:
                 self._finish(exchange, keep=False)
             elif self._state == TUNNEL and exchange.tunnel is not None:
-                self._watched_fd = self._fd()
-                self._owner.plane.hangups.watch(self._watched_fd, self, fin=False)
+                if self.can_half_close():
+                    self._watched_fd = self._fd()
+                    self._owner.plane.hangups.watch(self._watched_fd, self, fin=False)
                 exchange.tunnel.backend_eof()
-                return True
+                return self.can_half_close()
             else:
                 # Not a close that waits for what is still to be written: nobody will read it.
                 self.transport.abort()
@@ -172,6 +182,11 @@ class Upstream:
         if state == HEAD:
             if self._buffer or self.received:
                 exchange.upstream_failed(Failure.TRUNCATED, "The backend's answer ended inside its head.")
+            elif isinstance(error, ssl.SSLError):
+                # With TLS 1.3 a backend that refuses our certificate says so when the handshake is over for us.
+                text = f"TLS with {self._owner.backend.address}: {explain(error)}"
+                self._owner.plane.unreachable(self._owner.backend, text)
+                exchange.upstream_lost(self.reused, Failure.TLS_FAILED, text)
             else:
                 exchange.upstream_lost(self.reused)
         elif exchange.tunnel is not None:

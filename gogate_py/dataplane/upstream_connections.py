@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from gogate_py import backend_tls
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.dial import DialError, dial
@@ -97,11 +98,17 @@ class UpstreamConnections:
         """Try every address of the backend's name before the backend is given up; → a connection, or why there is
         none."""
         backend = self.backend
+        tls = backend.tls
         error: DialError | None = None
         for _ in range(len(backend.endpoints)):
             try:
                 _, upstream = await dial(
-                    self.plane.loop, lambda: Upstream(self), backend.endpoint(), self.settings.dial_timeout
+                    self.plane.loop,
+                    lambda: Upstream(self, tls),
+                    backend.endpoint(),
+                    self.settings.dial_timeout,
+                    tls,
+                    backend_tls.HTTP,
                 )
             except DialError as failed:
                 backend.count_connect(failed.result)
@@ -129,7 +136,12 @@ class UpstreamConnections:
         """A connection is free again: for who waits, else kept if there is room."""
         backend = self.backend
         plane = self.plane
-        leaving = plane.draining or plane.table.rows.get(backend.row) is not backend or not backend.up
+        leaving = (
+            plane.draining
+            or plane.table.rows.get(backend.row) is not backend
+            or not backend.up
+            or upstream.tls is not backend.tls
+        )
         if self._waiting and not (leaving or upstream.expired(upstream.idle_since)):
             self._waiting.popleft().connected(upstream)
             return

@@ -48,7 +48,7 @@ _ALL = (
     Metric("gogate_tcp_connections_total", "counter", ("route", "pool", "backend", "result"),
            "L4 connections finished, by how they ended."),
     Metric("gogate_backend_connects_total", "counter", ("pool", "backend", "result"),
-           "Connection attempts to backends, by result (ok, refused, timeout, error)."),
+           "Connection attempts to backends, by result (ok, refused, timeout, error, tls)."),
     Metric("gogate_backend_connections_reused_total", "counter", ("pool", "backend"),
            "Requests that went out on a kept upstream connection."),
     Metric("gogate_backend_bytes_sent_total", "counter", ("pool", "backend"), "Bytes sent to backends."),

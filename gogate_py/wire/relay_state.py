@@ -15,10 +15,13 @@ straight to the other side.
     OPEN                BACKEND_EOF      BACKEND_DONE       EOF to the client
     CLIENT_DONE         BACKEND_EOF      CLOSED             close both, after what was written
     BACKEND_DONE        CLIENT_EOF       CLOSED             close both, after what was written
+    OPEN, *_DONE        BACKEND_CLOSED   CLOSED             close both, after what was written
     OPEN, *_DONE        CLIENT_RESET     CLOSED             reset the backend
     OPEN, *_DONE        BACKEND_RESET    CLOSED             reset the client
     all but CLOSED      CUT              CLOSED             abort both
     CLOSED              anything         CLOSED
+
+BACKEND_CLOSED is an end in order of both directions at once: TLS knows no other.
 
 Anything else cannot happen and is refused loudly.
 """
@@ -50,6 +53,7 @@ class Event(Enum):
     CLIENT_RESET = 5
     BACKEND_RESET = 6
     CUT = 7
+    BACKEND_CLOSED = 8
 
 
 class Command(Enum):
@@ -85,6 +89,7 @@ TABLE: Final[dict[tuple[State, Event], tuple[State, Command | None]]] = {
 for _state in (_S.OPEN, _S.CLIENT_DONE, _S.BACKEND_DONE):
     TABLE[_state, _E.CLIENT_RESET] = (_S.CLOSED, _C.RESET_BACKEND)
     TABLE[_state, _E.BACKEND_RESET] = (_S.CLOSED, _C.RESET_CLIENT)
+    TABLE[_state, _E.BACKEND_CLOSED] = (_S.CLOSED, _C.CLOSE_BOTH)
     TABLE[_state, _E.CUT] = (_S.CLOSED, _C.ABORT_BOTH)
 for _event in Event:
     TABLE[_S.CLOSED, _event] = (_S.CLOSED, None)

@@ -18,7 +18,8 @@ from gogate_py.config.settings import settings_of
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 #: Where each class is written out in full in the example.
 PLACES = {
-    "Config": (), "Server": ("server",), "Backend": ("server", "backends", 0), "Health": ("server", "health"),
+    "Config": (), "Server": ("server",), "Backend": ("server", "backends", 0),
+    "BackendTls": ("server", "backendTLS"), "Health": ("server", "health"),
     "CircuitBreaker": ("server", "circuitBreaker"), "TcpPool": ("server", "tcpPool"), "Dns": ("server", "dns"),
     "Timeouts": ("server", "timeouts"),
     "HttpTransport": ("server", "httpTransport"), "RateLimit": ("server", "rateLimit"), "Limits": ("server", "limits"),
@@ -91,7 +92,7 @@ def test_lines_fit_a_screen() -> None:
 def test_what_is_commented_out_is_good_too(tmp_path: Path) -> None:
     """Each key that stands in the example as a comment can be switched on, where what excludes it is not there."""
     text = EXAMPLE.read_text()
-    assert len(re.findall(r"^ *#[a-zA-Z0-9]+:", text, re.MULTILINE)) == 14
+    assert len(re.findall(r"^ *#[a-zA-Z0-9]+:", text, re.MULTILINE)) == 18
     switched = re.sub(r"^( *)#(auth|forwardAuth|cors|cache|requestHeaders|responseHeaders|query|secret: .*STICKY.*)",
                       r"\1\2", text, flags=re.MULTILINE)
     path = tmp_path / "config.yaml"

@@ -6,7 +6,7 @@ import pytest
 from config_loading import problems
 
 SERVER = ["tls: {}", "timeouts: {handshake: 10s}"]
-POOL = ["tls: {}"]
+POOL: list[str] = []
 HTTP_ROUTE = ["listeners: [public]", "listener: public", "tls: {}"]
 TCP_ROUTE = ["sni: [a.example.com]"]
 

@@ -155,12 +155,13 @@ def test_the_short_forms_pool_and_route_are_the_servers() -> None:
 
 
 def test_what_is_inherited_is_there_at_server_level() -> None:
-    """Every setting that a pool or route inherits is one of the server, by the same name and key."""
+    """Every setting that a pool or route inherits is one of the server, by the same name and key; but for TLS to
+    backends, because the server's tls is that of its own listeners."""
     keys = {named.attribute: named.key for named in settings_of(Server)}
     for cls in (Pool, Route):
         for named in settings_of(cls):
             if named.setting.inherits:
-                assert keys[named.attribute] == named.key
+                assert keys[named.attribute] == {"tls": "backendTLS"}.get(named.key, named.key)
 
 
 def test_backups() -> None:

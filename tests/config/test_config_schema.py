@@ -8,7 +8,7 @@ import attrs
 import pytest
 from config_loading import MINIMAL, load
 
-from gogate_py.config.schema import Auth, Config, Pool, Route
+from gogate_py.config.schema import Auth, Backend, BackendTls, Config, Pool, Route
 from gogate_py.config.settings import (
     Group,
     GroupList,
@@ -70,7 +70,8 @@ def test_hints_lead_to_keys(cls: type[attrs.AttrsInstance]) -> None:
 def test_every_class_is_described(cls: type[attrs.AttrsInstance]) -> None:
     """Every field but a pool's name and what is derived is a setting, and every class has a docstring."""
     described = {named.attribute for named in settings_of(cls)}
-    derived = {Pool: {"name"}, Route: {"exempt"}, Auth: {"public_key", "api_keys", "basic_users"}}
+    derived = {Pool: {"name"}, Route: {"exempt"}, Auth: {"public_key", "api_keys", "basic_users"}, Backend: {"tls"},
+               BackendTls: {"authorities", "certificate", "key"}}
     assert {field.name for field in attrs.fields(cls)} - described == derived.get(cls, set())
     assert cls.__doc__
 

@@ -34,12 +34,14 @@ class SlowDial:
         self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         monkeypatch.setattr(upstream_connections, "dial", self._dial)
 
-    async def _dial(self, loop: Any, factory: Callable[[], Any], endpoint: tuple[str, int], limit: float) -> Any:
+    async def _dial(
+        self, loop: Any, factory: Callable[[], Any], endpoint: tuple[str, int], limit: float, *security: Any
+    ) -> Any:
         if endpoint[1] == self.port:
             self.begun += 1
             if not await self.outcome:
                 raise DialError(Failure.CONNECT_TIMEOUT, "timeout", "too late")
-        return await dial(loop, factory, endpoint, limit)
+        return await dial(loop, factory, endpoint, limit, *security)
 
 
 @pytest.mark.parametrize("connects", [False, True])

@@ -163,6 +163,7 @@ class HttpPlane:
         self.head_rules = head_rules or HeadRules()
         self.pool = pool or {}
         self.pools = pools or {"default": tuple(range(len(backends)))}
+        self.tls_name = "backend.test"  # what the certificate of a backend with TLS must be for
         self.weights: dict[int, int] = {}
         self.backups: set[int] = set()
         self.send_buffer = send_buffer  # of the kernel, towards clients; small: back-pressure comes soon
@@ -240,6 +241,7 @@ class HttpPlane:
                 self.weights.get(row, 1),
                 self.states.get(row, BackendState(row, True, False)),
                 row in self.backups,
+                self.tls_name if backend.tls is not None else "",
             )
             for row, backend in enumerate(self.backends)
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
@@ -134,9 +135,11 @@ def answering(*answers: bytes) -> Script:
 
 
 class StubUpstream:
-    """The server. ``talks`` are its connections so far; each is played by the next script, the last one for ever."""
+    """The server. ``talks`` are its connections so far; each is played by the next script, the last one for ever.
+    ``tls``: what it speaks TLS with."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.scripts = list(scripts) or [answering(answer())]
         self.talks: list[Talk] = []
         self.port = 0
@@ -162,7 +165,7 @@ class StubUpstream:
 
     async def start(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:

@@ -30,6 +30,7 @@ from gogate_py.snapshot import (
     AccessLog,
     Backend,
     BackendState,
+    BackendTls,
     Breaker,
     Listener,
     Pool,
@@ -77,7 +78,10 @@ class TcpPlane:
         send_proxy: int = 0,
         per_client: int = 0,
         trusted: tuple[str, ...] = (),
+        tls: BackendTls | None = None,
     ) -> None:
+        """``tls``: how the backends are spoken to, as backend.test."""
+        self.tls = tls
         self.targets = list(targets)
         self.states: dict[int, BackendState] = {}
         self.idle_timeout = idle_timeout
@@ -165,12 +169,20 @@ class TcpPlane:
         """Give the plane a snapshot of the settings as they are now."""
         self._generation += 1
         backends = tuple(
-            Backend(row, one.address, one.endpoints, 1, self.states.get(row, BackendState(row, True, False)))
+            Backend(
+                row,
+                one.address,
+                one.endpoints,
+                1,
+                self.states.get(row, BackendState(row, True, False)),
+                tls_name="backend.test" if self.tls is not None else "",
+            )
             for row, one in enumerate(self.targets)
         )
         transport = msgspec.structs.replace(TRANSPORT, dial_timeout=self.dial_timeout)
         pools = tuple(
-            Pool(name, "round_robin", backends, transport, self.breaker, self.tcp_pool) for name in self.pool_names
+            Pool(name, "round_robin", backends, transport, self.breaker, self.tcp_pool, tls=self.tls)
+            for name in self.pool_names
         )
         route = TcpRoute("echo", "default", self.idle_timeout, self.send_proxy)
         await self.plane.apply(
