@@ -14,6 +14,7 @@ first. Addresses are compared as they are written.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,8 +34,10 @@ class Change(NamedTuple):
 class Bindings:
     """The listeners of the data plane by name. ``slots``: one socket for each worker slot."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, passed: dict[str, socket.socket] | None = None) -> None:
+        """``passed``: listening sockets that systemd opened, by address."""
         self._slots = slots
+        self._passed = passed if passed is not None else {}
         self._bound: dict[str, BoundListener] = {}
         self._texts: dict[str, str] = {}
         self._coming: Change | None = None
@@ -68,7 +71,7 @@ class Bindings:
                 else:
                     address = parse(text, allow_port_zero=True)
                     beside = (address.port, address.is_unix) in ports
-                    listener = await bind(self._new_id(name), text, self._slots, probe=not beside)
+                    listener = await bind(self._new_id(name), text, self._slots, probe=not beside, passed=self._passed)
                 added.append(listener)
                 bound[name] = listener
         except BaseException:

@@ -28,7 +28,11 @@ _RETRY_EVERY: Final = 0.05
 class BoundListener:
     """One address with the sockets of all slots; ``address`` is the real one (port 0 resolved)."""
 
-    def __init__(self, listener_id: str, address: Address, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, listener_id: str, address: Address, sockets: list[socket.socket], *, ours: bool = True
+    ) -> None:
+        """``ours``: the path of a Unix socket is ours to remove; not that of one that systemd made."""
+        self._ours = ours
         self.id = listener_id
         self.address = address
         self.sockets = sockets
@@ -42,17 +46,28 @@ class BoundListener:
         for sock in self.sockets:
             sock.close()
         self.sockets = []
-        if self.address.is_unix and not keep_path:
+        if self.address.is_unix and self._ours and not keep_path:
             try:
                 os.unlink(self.address.path)
             except OSError:
                 pass
 
 
-async def bind(listener_id: str, text: str, slots: int, *, probe: bool = True) -> BoundListener:
+async def bind(
+    listener_id: str,
+    text: str,
+    slots: int,
+    *,
+    probe: bool = True,
+    passed: dict[str, socket.socket] | None = None,
+) -> BoundListener:
     """Bind an address for ``slots`` workers. Raises StartError with one line that says what to do. ``probe``: False
-    where a listener of this gateway may have the port already."""
+    where a listener of this gateway may have the port already. ``passed``: sockets that systemd opened, by address; one
+    that fits is taken."""
     address = parse(text, allow_port_zero=True)
+    given = passed.pop(str(address), None) if passed else None
+    if given is not None:
+        return BoundListener(listener_id, address, [given], ours=False)
     if address.is_unix:
         return BoundListener(listener_id, address, [_bind_unix(address)])
     family, host = _family(address)

@@ -53,6 +53,7 @@ from gogate_py.process.file_watch import FileWatch
 from gogate_py.process.parsers import check_parsers
 from gogate_py.process.reloader import Reloader
 from gogate_py.process.sockets import BoundListener, bind
+from gogate_py.process.systemd import Notifier, passed_sockets
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
 from gogate_py.telemetry.logs import LogWriter, set_format
 from gogate_py.telemetry.totals import Totals
@@ -91,6 +92,7 @@ class Supervisor:
         self._admin: AdminServers
         self._questions: dict[int, tuple[asyncio.Future[list[Connection] | bool], set[int], list[Connection]]] = {}
         self._question_numbers = itertools.count(1)
+        self._systemd = Notifier()
         self._all_serving = asyncio.Event()
         self._reloads: set[asyncio.Task[Reload]] = set()
         # made when it is first asked for, for one generation and its keys
@@ -123,6 +125,7 @@ class Supervisor:
                 "start_ms": round((monotonic() - self.started) * 1000),
             },
         )
+        self._systemd.ready()
         return await self._serve()
 
     # --- start
@@ -130,15 +133,20 @@ class Supervisor:
     async def _bind(self, count: int) -> None:
         """Every socket there will be, before anything runs. One address that is taken ends the start."""
         server = self.config.server
-        self._bindings = Bindings(count)
+        passed = passed_sockets()
+        self._bindings = Bindings(count, passed)
         await self._bindings.prepare(listener_addresses(self.config))
         self._bindings.commit()
         if server.admin.enabled:
-            self._admin_listeners.append(await bind("admin", server.admin.listen_addr, 1))
+            self._admin_listeners.append(await bind("admin", server.admin.listen_addr, 1, passed=passed))
         if server.metrics.enabled and server.metrics.listen_addr:
-            self._admin_listeners.append(await bind("metrics", server.metrics.listen_addr, 1))
+            self._admin_listeners.append(await bind("metrics", server.metrics.listen_addr, 1, passed=passed))
         if server.registry.enabled and server.registry.listen_addr:
-            self._admin_listeners.append(await bind("registry", server.registry.listen_addr, 1))
+            self._admin_listeners.append(await bind("registry", server.registry.listen_addr, 1, passed=passed))
+        for address, sock in passed.items():
+            log.warning("systemd opened a socket that no listener has; it is closed", extra={"address": address})
+            sock.close()
+        passed.clear()
 
     async def _start(self, count: int) -> None:
         self._control = Control(
@@ -185,9 +193,17 @@ class Supervisor:
     def _reload(self, cause: str) -> None:
         """Reload without waiting for the outcome, which is logged."""
         if self._reloader is not None and not self._control.draining:
-            task = asyncio.get_running_loop().create_task(self._reloader.reload(cause))
+            task = asyncio.get_running_loop().create_task(self._reload_told(self._reloader, cause))
             self._reloads.add(task)
             task.add_done_callback(self._reloads.discard)
+
+    async def _reload_told(self, reloader: Reloader, cause: str) -> Reload:
+        """Reload, and let systemd know while it lasts."""
+        self._systemd.reloading()
+        done = await reloader.reload(cause)
+        if not self._control.draining:
+            self._systemd.ready()
+        return done
 
     def _config_changed(self, config: Config) -> None:
         """What the supervisor itself takes from the configuration that is served now."""
@@ -197,7 +213,7 @@ class Supervisor:
 
     async def reload(self) -> Reload | None:
         """Reload now; → how it ended, None when there is no file to reload from."""
-        return await self._reloader.reload("api") if self._reloader is not None else None
+        return await self._reload_told(self._reloader, "api") if self._reloader is not None else None
 
     def reloads(self) -> tuple[str, list[Reload], Reload | None]:
         """The file, the last reloads, and the one that failed if it was the last."""
@@ -238,6 +254,7 @@ class Supervisor:
     async def _stop(self) -> None:
         shutdown = self.config.server.shutdown
         self._control.draining = True
+        self._systemd.stopping()
         if self._watch is not None:
             self._watch.stop()
         if self._reloader is not None:
@@ -252,6 +269,7 @@ class Supervisor:
         )
         if not clean:
             log.warning("workers had to be killed after the grace period")
+        self._systemd.close()
         await self._admin.stop(1.0)
         await self._control.stop()
 
