@@ -263,8 +263,8 @@ class Control:
         self._limits = limit_identities(config)
         self._registry.rules = rules
         self._registry.default_ttl, self._registry.max_services = settings.default_ttl, settings.max_services
-        self._states.look_ahead((), rules.refusal)
         self._recompile()
+        self._states.look_ahead((), rules.refusal)  # they are watched as members now
         return self.generation
 
     def reloaded(self) -> None:
