@@ -14,9 +14,11 @@ from typing import Final
 
 import attrs
 
-from gogate_py.addresses import Address, is_ip, parse
+from gogate_py.addresses import Address, is_ip
+from gogate_py.backend_tls import TlsClient
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Config, Pool
+from gogate_py.controlplane.compiler import Member, backend_tls, members
 from gogate_py.controlplane.prober import OwnFault, ProbeSettings, Target, probe
 
 LIMIT: Final = 2.0
@@ -31,31 +33,32 @@ def probe_backends(config: Config, findings: Findings) -> None:
 async def _probe_all(config: Config, findings: Findings) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
     asked = [
-        ((*_place(config, name), number), pool, backend.addr)
-        for name, pool in config.effective_pools().items() if pool.health.enabled
-        for number, backend in enumerate(pool.backends)]
-    answers = await asyncio.gather(*(_ask(pool, addr, gate) for _, pool, addr in asked))
-    for (path, pool, addr), (code, error) in zip(asked, answers, strict=True):
+        ((*_place(config, name), number), pool, member)
+        for (name, pool), found in zip(config.effective_pools().items(), members(config, ()).values(), strict=True)
+        if pool.health.enabled
+        for number, member in enumerate(found)]
+    answers = await asyncio.gather(*(_ask(pool, member, gate) for _, pool, member in asked))
+    for (path, pool, member), (code, error) in zip(asked, answers, strict=True):
         if error:
             fix = (
                 f"look at health.httpPath ({pool.health.http_path}) and expectStatus of the pool {pool.name}"
                 if code == "GG022" else "start it, or look at the address")
-            findings.advise(path, code, f"{addr}: {error}", fix)
+            findings.advise(path, code, f"{member.text}: {error}", fix)
 
 
 def _place(config: Config, name: str) -> Path:
     return ("pools", name, "backends") if name in config.pools else ("server", "backends")
 
 
-async def _ask(pool: Pool, addr: str, gate: asyncio.Semaphore) -> tuple[str, str]:
+async def _ask(pool: Pool, member: Member, gate: asyncio.Semaphore) -> tuple[str, str]:
     """→ (code, why it would not be up), "" for one that would."""
     settings = ProbeSettings.of(pool.health)
     settings = attrs.evolve(settings, timeout=min(settings.timeout, LIMIT))
-    address = parse(addr, need_host=True)
+    tls = TlsClient(backend_tls(pool.backend_tls), member.tls_name) if member.tls_name else None
     async with gate:
         try:
-            endpoints = await _endpoints(address)
-            _, error = await probe(Target(address, False, settings), endpoints)
+            endpoints = await _endpoints(member.address)
+            _, error = await probe(Target(member.address, False, settings, tls), endpoints)
         except (OSError, UnicodeError, TimeoutError) as failed:
             late = isinstance(failed, TimeoutError)
             why = "no answer in time" if late else getattr(failed, "strerror", None) or str(failed)

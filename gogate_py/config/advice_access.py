@@ -6,6 +6,7 @@
     GG053  jwt, api_key or basic on an HTTP listener beyond this machine, no TLS here and no proxy in front
     GG054  0.0.0.0/0 or ::/0 in registry.allowCIDRs
     GG055  auth.query
+    GG056  insecureSkipVerify where TLS is spoken
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ def advise_access(config: Config, findings: Findings) -> None:
                 path, "GG052", "a secret stands in the file itself: whoever reads the file has it",
                 f'write it as "${{{variable}}}" and set that variable')
     _advise_auth(config, findings)
+    for name, pool in config.effective_pools().items():
+        tls = pool.backend_tls
+        if tls.insecure_skip_verify and (tls.enabled or any(backend.tls for backend in pool.backends)):
+            own: Path = ("pools", name, "tls", "insecureSkipVerify")
+            findings.advise(
+                own if findings.given(own) else (*_SERVER, "backendTLS", "insecureSkipVerify"), "GG056",
+                "whoever is on the way to a backend can take its place: certificates are not looked at",
+                "name the authority of the backends in caFile", at="key")
 
 
 def reachable_from_outside(listen_addr: str) -> bool:

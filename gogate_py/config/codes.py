@@ -51,4 +51,5 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "GG053": (NOTE, "credentials over connections without TLS"),
     "GG054": (WARNING, "any address may be registered"),
     "GG055": (NOTE, "API keys in queries"),
+    "GG056": (WARNING, "TLS to backends that are not verified"),
 }

@@ -22,8 +22,8 @@ from typing import Any, Final
 
 import attrs
 
-from gogate_py.config.diff import Change, changes
-from gogate_py.config.schema import Admin, Config, Metrics, Pool, RateLimit, Registry, Route
+from gogate_py.config.diff import ABSENT, Change, changes
+from gogate_py.config.schema import Admin, Config, Metrics, Pool, RateLimit, Registry, Route, Server
 from gogate_py.config.settings import settings_of
 from gogate_py.controlplane.compiler import members
 from gogate_py.controlplane.route_compiler import rate_limits
@@ -139,8 +139,11 @@ _NOT_TCP: Final = (
     *(named.attribute for named in settings_of(Route) if named.setting.inherits))
 #: What the server's part of the file says about things that are told on their own.
 _OF_THINGS: Final = ("listen_addr", "http_listen_addr", "backends", "accept_proxy_protocol", "rate_limit")
-_DEFAULTS: Final = frozenset(
-    named.key for cls in (Pool, Route) for named in settings_of(cls) if named.setting.inherits)
+#: Key of a pool or route that is inherited → the server's key that it has its default from.
+_DEFAULTS: Final = {
+    named.key: server.key
+    for cls in (Pool, Route) for named in settings_of(cls) if named.setting.inherits
+    for server in settings_of(Server) if server.attribute == named.attribute}
 
 _GOES: Final = {
     "listener": "accepts no more connections; those that are open end by themselves",
@@ -202,6 +205,13 @@ class _Listener:
     accept_proxy_protocol: bool
 
 
+@attrs.frozen
+class _Backend:
+    weight: int
+    backup: bool
+    tls_name: str
+
+
 def _things(config: Config) -> dict[str, dict[str, Any]]:
     """Kind → identity → what may change of it."""
     routes = config.effective_routes()
@@ -219,7 +229,7 @@ def _things(config: Config) -> dict[str, dict[str, Any]]:
         "route": {route.name: route for route in routes},
         "pool": config.effective_pools(),
         "backend": {
-            f"{member.pool}/{member.text}": (member.weight, member.backup)
+            f"{member.pool}/{member.text}": _Backend(member.weight, member.backup, member.tls_name)
             for pool in members(config, ()).values() for member in pool},
         "limit": limits,
     }
@@ -246,8 +256,9 @@ def _fields(kind: str, one: Any, other: Any) -> list[Change]:
                      Change("acceptProxyProtocol", *(str(x.accept_proxy_protocol).lower() for x in (one, other)))]
             return [change for change in found if change.before != change.after]
         case "backend":
-            found = [Change("weight", str(one[0]), str(other[0])),
-                     Change("backup", *(str(x[1]).lower() for x in (one, other)))]
+            found = [Change("weight", str(one.weight), str(other.weight)),
+                     Change("backup", *(str(x.backup).lower() for x in (one, other))),
+                     Change("tls", one.tls_name or ABSENT, other.tls_name or ABSENT)]
             return [change for change in found if change.before != change.after]
         case "pool":
             return changes(one, other, ("backends",))
@@ -268,9 +279,11 @@ def _beside(old: Config, new: Config) -> list[Change]:
 
 def _settings(old: Config, new: Config, changed: list[Changed], restart: list[Restart]) -> list[Change]:
     """What differs beside the things, but for defaults that are told of a pool or route, and what is in ``restart``."""
-    told = {f"server.{change.path}" for thing in changed for change in thing.fields}
-    told = {path for path in told if path.split(".")[1].partition("[")[0] in _DEFAULTS}
-    told.update(one.key for one in restart)
+    told = {one.key for one in restart}
+    for path in (change.path for thing in changed for change in thing.fields):
+        key = path.partition(".")[0].partition("[")[0]
+        if key in _DEFAULTS:
+            told.add(f"server.{_DEFAULTS[key]}{path.removeprefix(key)}")
     return [change for change in _beside(old, new) if change.path not in told]
 
 

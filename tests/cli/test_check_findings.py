@@ -149,6 +149,14 @@ def test_probe(tmp_path: Path, backend: int, silent: int, monkeypatch: pytest.Mo
     assert f"{tmp_path}/config.yaml:4:22: warning" in result.stderr
 
 
+def test_probe_speaks_tls(tmp_path: Path, backend: int) -> None:
+    """A backend with TLS is asked over TLS: one that speaks plain HTTP is told."""
+    text = f"server: {{httpListenAddr: ':81', backends: ['https://127.0.0.1:{backend}']}}"
+    result = run(tmp_path, text, "--probe")
+    assert "[GG023]" in result.stderr
+    assert "SSL" in result.stderr or "TLS" in result.stderr, result.stderr
+
+
 def test_nothing_is_asked_without_probe(tmp_path: Path, backend: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --probe, and with a file that has problems, no backend is asked."""
     def never(*args: object) -> None:

@@ -136,6 +136,10 @@ CASES: list[tuple[str, str, str, list[str]]] = [
     ("GG054", "server.registry.allowCIDRs[0]", short("registry: {allowCIDRs: ['::/0']}"), []),
     ("GG055", "server.auth.query", short(f"auth: {{type: api_key, query: k, {KEYS}}}, trustedProxies: ['::1']"), [
         short(f"auth: {{type: api_key, {KEYS}}}, trustedProxies: ['::1']")]),
+    ("GG056", "server.backendTLS.insecureSkipVerify", short("backendTLS: {enabled: true, insecureSkipVerify: true}"), [
+        short("backendTLS: {enabled: true}")]),
+    ("GG056", "pools.two.tls.insecureSkipVerify", route("pool: one").replace(
+        "{backends: ['b:1']}", "{backends: ['https://b:1'], tls: {insecureSkipVerify: true}}"), []),
 ]
 
 

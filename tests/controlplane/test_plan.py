@@ -115,6 +115,10 @@ CASES: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
         f"drains: listener tcp:db: {CLOSED}"]),
     "exempt from the server's limits": ([("  - {name: api,", "  - {name: api, rateLimit: {enabled: false},")], [
         "~ route api", "    exempt: false → true"]),
+    "TLS to a backend": ([('"10.0.0.9:5432"', '"https://10.0.0.9:5432"')], [
+        "~ backend db/10.0.0.9:5432", "    tls: none → 10.0.0.9"]),
+    "a default by another name": ([("  admin:", "  backendTLS: {serverName: a}\n  admin:")], [
+        '~ pool api', '    tls.serverName: "" → a', '~ pool db', '    tls.serverName: "" → a']),
     "only another spelling": ([("httpListenAddr", "http-listen-addr"), ("per: 1m", "per: 60s")], ["nothing changes"]),
 }
 
