@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,27 @@ def test_the_history_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for port in range(10, 15):
             await world.reload(text(f"127.0.0.1:{port}"))
         assert [one.generation for one in world.reloader.history] == [6, 5, 4]
+
+    run(path, body)
+
+
+def test_a_hundred_reloads_leave_nothing(path: Path) -> None:
+    """No task, no descriptor, no thread more than after the first few, whatever came and went."""
+
+    async def body(world: World) -> None:
+        def look() -> tuple[int, int, int]:
+            return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")), threading.active_count()
+
+        async def reloads(count: int) -> None:
+            for number in range(count):
+                more = {"listenAddr": "127.0.0.1:0"} if number % 2 else {"health": {"interval": "1s"}}
+                assert (await world.reload(text(f"127.0.0.{number % 5 + 1}:9", **more)))[0] == "success"
+            assert (await world.reload(text()))[0] == "success"
+
+        await reloads(10)
+        before = look()
+        await reloads(90)
+        assert look() == before
 
     run(path, body)
 

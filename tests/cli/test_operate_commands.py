@@ -1,0 +1,188 @@
+"""``gogate reload``, ``status``, ``drain``, ``services`` against a running gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from doubles.http_backend import HttpBackend
+from doubles.reloading import Reloading, reloading
+from doubles.servers import free_port
+
+from gogate_py.cli import main
+
+ANY = "127.0.0.1:0"
+TOKEN = "token-of-the-operators"
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[HttpBackend]:
+    with HttpBackend("a") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def one(backend: HttpBackend) -> Iterator[Reloading]:
+    """A gateway with two pools over one backend, the second of which takes registrations."""
+    settings = {
+        "server": {"httpListenAddr": ANY, "admin": {"listenAddr": ANY, "token": TOKEN}},
+        "pools": {"web": {"backends": [{"addr": backend.address, "weight": 3}]},
+                  "api": {"backends": [backend.address], "service": "api"}},
+        "routes": [{"name": "web", "pool": "web"}, {"name": "api", "match": {"pathPrefix": "/api"}, "pool": "api"}],
+    }  # fmt: skip
+    with reloading(settings) as found:
+        yield found
+
+
+def run(one: Reloading, *arguments: str, env: dict[str, str] | None = None) -> Result:
+    """One command; the address of the admin API comes by the environment."""
+    environ = {"GOGATE_ADMIN": f"http://{one.gateway.admin}", "GOGATE_TOKEN": "", **(env or {})}
+    return CliRunner(env=environ).invoke(main, list(arguments))
+
+
+def done(one: Reloading, *arguments: str) -> str:
+    """What a command printed that succeeded."""
+    result = run(one, *arguments)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout
+
+
+class TestReload:
+    """gogate reload: returns when it is served, or says why not."""
+
+    def test_served_and_unchanged(self, one: Reloading) -> None:
+        """What is served, and that nothing changed."""
+        one.settings["server"]["timeouts"] = {"idle": "51s"}
+        one.write()
+        assert done(one, "reload").startswith("the configuration is ")
+        again = json.loads(done(one, "reload", "--json"))
+        assert again["result"] == "unchanged"
+        assert done(one, "reload") == f"the configuration is unchanged: generation {again['generation']}\n"
+
+    def test_problems(self, one: Reloading) -> None:
+        """Each in a line with its place, on standard error; exit code 1; --json prints the problem."""
+        good = one.gateway.config_path.read_text()
+        one.gateway.config_path.write_text("server:\n  backend: [1]\n")
+        try:
+            result = run(one, "reload")
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert f"{one.gateway.config_path}:2:3: " in result.stderr
+            assert result.stderr.endswith("gogate: the configuration is not served; the old one goes on\n")
+            result = run(one, "reload", "--json")
+            assert result.exit_code == 1
+            assert json.loads(result.stdout)["problems"]
+            shown = done(one, "status")
+            assert "NOT SERVED as it is since" in shown
+            assert f"{one.gateway.config_path}:2:3: " in shown
+        finally:
+            one.gateway.config_path.write_text(good)
+            done(one, "reload")
+
+
+class TestDrain:
+    """gogate drain: by address or registration, in one pool or all."""
+
+    def test_and_undrain(self, one: Reloading, backend: HttpBackend) -> None:
+        """What it is now, a line for each pool; --undrain takes it back."""
+        assert done(one, "drain", backend.address, "--pool", "web") == (
+            f"pool web: {backend.address}: up, draining, weight 3, 0 active\n")  # fmt: skip
+        assert f"override  {backend.address} in pool web is drained\n" in done(one, "status")
+        found = json.loads(done(one, "drain", backend.address, "--json"))["backends"]
+        assert [(each["pool"], each["draining"]) for each in found] == [("web", True), ("api", True)]
+        assert done(one, "drain", backend.address, "--undrain").count("draining") == 0
+
+    def test_unknown(self, one: Reloading) -> None:
+        """A backend that is not there: exit code 1, and what was meant perhaps."""
+        result = run(one, "drain", "127.0.0.1:1")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "No backend has the id or address 127.0.0.1:1" in result.stderr
+
+
+class TestStatus:
+    """gogate status: at a glance."""
+
+    def test_text(self, one: Reloading, backend: HttpBackend) -> None:
+        """Readiness, configuration, workers, pools with their backends, overrides."""
+        one.gateway.admin_json("PUT", f"/backends/{backend.address}/weight?pool=web", {"weight": 9})
+        lines = done(one, "status").splitlines()
+        assert lines[0].startswith("gogate ")
+        assert " is ready, pid " in lines[0]
+        assert lines[1].startswith(f"config    {one.gateway.config_path}, generation ")
+        assert lines[1].endswith(", is served")
+        assert lines[2].startswith("workers   0 serving (pid ")
+        assert "pool      web: 1 of 1 backends take work" in lines
+        assert f"          {backend.address}: up, weight 9 instead of 3, 0 active" in lines
+        assert any(line.startswith(f"override  weight of {backend.address} in pool web is 9 since") for line in lines)
+        one.gateway.admin_json("DELETE", f"/backends/{backend.address}/weight?pool=web")
+
+    def test_json(self, one: Reloading) -> None:
+        """What the admin API answers."""
+        found = json.loads(done(one, "status", "--json"))
+        assert (found["stats"]["ready"], found["config"]["in_sync"], len(found["backends"])) == (True, True, 2)
+
+
+class TestServices:
+    """gogate services: who is registered."""
+
+    def test_table(self, one: Reloading) -> None:
+        """A line for each, columns aligned; by name and tag; none."""
+        assert done(one, "services") == "no services\n"
+        one.gateway.admin_json(
+            "POST", "/v1/services", {"id": "api-1", "name": "api", "address": "127.0.0.1:1", "tags": ["v1", "eu"]}
+        )
+        one.gateway.admin_json("POST", "/v1/services", {"id": "other", "name": "none", "address": "127.0.0.1:2"})
+        head, *rows = done(one, "services").splitlines()
+        assert head.split() == ["ID", "NAME", "ADDRESS", "TAGS", "EXPIRES", "POOLS"]
+        assert [row.split()[:4] for row in rows] == [
+            ["api-1", "api", "127.0.0.1:1", "v1,eu"], ["other", "none", "127.0.0.1:2", "-"]]  # fmt: skip
+        assert rows[1].endswith("no pool")
+        assert [row.split()[0] for row in done(one, "services", "--tag", "eu").splitlines()[1:]] == ["api-1"]
+        found = json.loads(done(one, "services", "--name", "none", "--json"))
+        assert [each["id"] for each in found["services"]] == ["other"]
+        for identity in ("api-1", "other"):
+            one.gateway.admin_json("DELETE", f"/v1/services/{identity}")
+
+
+class TestAccess:
+    """Where the gateway is, and the token."""
+
+    @pytest.mark.parametrize("command", [["reload"], ["status"], ["drain", "x"], ["services"]])
+    def test_nobody_there(self, one: Reloading, command: list[str]) -> None:
+        """One line, exit code 1."""
+        result = run(one, *command, "--admin", f"http://127.0.0.1:{free_port()}")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.count("\n") == 1
+        assert "does not answer" in result.stderr
+
+    def test_tokens(self, one: Reloading, tmp_path: Path) -> None:
+        """By variable, option or file; a wrong one is refused, although this machine would need none."""
+        file = tmp_path / "token"
+        file.write_text(f"{TOKEN}\n")
+        assert run(one, "reload", "--token-file", str(file)).exit_code == 0
+        assert run(one, "reload", env={"GOGATE_TOKEN": TOKEN}).exit_code == 0
+        result = run(one, "reload", "--token", "wrong")
+        assert result.exit_code == 1
+        assert "401" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--token", "x", "--token-file", "y"], "exclude each other"),
+            (["--token", "ä"], "visible ASCII"),
+            (["--admin", "ftp://x"], "not the address of an admin API"),
+        ],
+    )
+    def test_wrong_usage(self, one: Reloading, arguments: list[str], said: str) -> None:
+        """Exit code 2, and what is wrong."""
+        result = run(one, "status", *arguments)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+    def test_a_token_file_that_is_not_there(self, one: Reloading) -> None:
+        """Exit code 1, and its name."""
+        result = run(one, "status", "--token-file", "/nonexistent/token")
+        assert result.exit_code == 1
+        assert "cannot read the token file /nonexistent/token" in result.stderr
