@@ -8,8 +8,8 @@
     has the port of one that goes                likewise, beside it: both may listen until everybody has changed over
                                                  (``127.0.0.1:8080`` becomes ``:8080``)
 
-What no listener needs any more is closed when every worker serves the new configuration; workers empty its accept queue
-first. Addresses are compared as they are written.
+What no listener needs any more is closed here when the workers are told, and there when they do it: they empty its
+accept queue first, and a copy here would go on filling it. Addresses are compared as they are written.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Bindings:
             self._close(change.added)
 
     def commit(self) -> list[BoundListener]:
-        """The configuration is served; → what is to be closed when every worker serves it."""
+        """The configuration will be served; → what is to be closed when the workers are told."""
         change = self._coming
         assert change is not None
         self._coming = None

@@ -5,8 +5,8 @@
     what cannot be reloaded      refused by name: a restart is needed
     bind new listeners           an address taken: refused, nothing changes
     look up new names            at most half a second; a name that does not resolve is a backend that is down
-    one snapshot for everybody   each worker swaps one reference and acknowledges
-    close what is gone           when every worker has acknowledged
+    pass sockets on              new ones to the workers; of what goes the workers have the only copies from here on
+    one snapshot for everybody   each worker swaps one reference, closes what is gone, and acknowledges
 
 One reload at a time; what is asked for meanwhile is done after it. When gogate stops, so does the reload under way.
 """
@@ -142,21 +142,22 @@ class Reloader:
         except StartError as error:
             return "failure", [str(error)]
         own = [listener.address for listener in (*change.bound.values(), *self._admin_listeners)]
+
+        def change_over() -> None:
+            self._workers.add_listeners(change.added)
+            removed = self._bindings.commit()
+            self._workers.remove_listeners(removed)
+            # Ours first: the workers, who now have the only copies, empty the accept queues before they close them.
+            self._bindings.release(removed)
+
         try:
-            generation = await self._control.reload(
-                new, own, self._bindings.listener_id, lambda: self._workers.add_listeners(change.added)
-            )
+            generation = await self._control.reload(new, own, self._bindings.listener_id, change_over)
         except RowsExhausted as error:
             self._bindings.abandon()
             return "failure", [str(error)]
-        removed = self._bindings.commit()
-        self._workers.remove_listeners(removed)
         self._on_change(new)
-        try:
-            if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
-                log.error("a worker does not take the new configuration in time", extra={"generation": generation})
-        finally:
-            self._bindings.release(removed)
+        if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
+            log.error("a worker does not take the new configuration in time", extra={"generation": generation})
         self._control.reloaded()
         return "success", []
 
