@@ -19,6 +19,7 @@ _COMMANDS = {
     "check": ("gogate_py.cli.check", "check", "Check a configuration without running it."),
     "explain": ("gogate_py.cli.explain", "explain", "Say what would happen to a request, and why."),
     "reload": ("gogate_py.cli.operate", "reload", "Make a running gateway read its configuration again."),
+    "plan": ("gogate_py.cli.operate", "plan", "Show what another configuration would do to a running gateway."),
     "status": ("gogate_py.cli.operate", "status", "Show what a running gateway does."),
     "drain": ("gogate_py.cli.operate", "drain", "Give a backend no new work, or work again."),
     "services": ("gogate_py.cli.operate", "services", "List the registered services."),

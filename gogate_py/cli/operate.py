@@ -1,4 +1,4 @@
-"""``gogate reload``, ``status``, ``drain``, ``services``: what operators ask a running gateway, over its admin API.
+"""``gogate reload``, ``plan``, ``status``, ``drain``, ``services``: what operators ask a running gateway.
 
 Text for people on standard output, a line each; ``--json`` prints what the API answered. Exit codes: 0 done, 1 refused,
 not ready (status) or no answer, 2 wrong usage.
@@ -41,6 +41,34 @@ def reload(client: AdminClient, as_json: bool) -> None:
         click.echo(f"the configuration is unchanged: generation {done['generation']}")
     else:
         click.echo(f"the configuration is served: generation {done['generation']}, after {done['duration_s']:g} s")
+
+
+@click.command()
+@click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
+@admin_command
+def plan(client: AdminClient, config: str, as_json: bool) -> None:
+    """Show what serving another configuration would do; nothing changes.
+
+    Added (+), removed (-), changed (~) and kept (=) things, listeners that rebind, what drains, what keeps its state,
+    what needs a restart (!). Variables in the file are those of the gateway. Exit code 1: it cannot be served.
+    """
+    try:
+        with open(config, encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {config}: {error}")
+    try:
+        found = client.call("POST", "/plan", {"config": text})
+    except Refused as error:
+        problems = error.answer.get("problems")
+        if not problems:
+            raise
+        click.echo("\n".join(problems), err=True)
+        fail("this configuration cannot be served")
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(found["text"]))
 
 
 @click.command()

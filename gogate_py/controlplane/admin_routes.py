@@ -34,10 +34,12 @@ from gogate_py.controlplane.admin_views import (
     stats_object,
 )
 from gogate_py.controlplane.control import BackendView, Control
+from gogate_py.controlplane.plan import Plan, render, to_json
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
 from gogate_py.controlplane.reloads import Reload, reload_object
 from gogate_py.controlplane.service_answers import services_answer
+from gogate_py.errors import ConfigError
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
@@ -92,6 +94,10 @@ class Supervision(Protocol):
 
     async def reload(self) -> Reload | None:
         """Reload the configuration from its file; None when there is none."""
+        ...
+
+    async def plan(self, text: str, /) -> Plan | None:
+        """What serving this text as the configuration would do; None when there is no file. Raises ConfigError."""
         ...
 
     def reloads(self) -> tuple[str, list[Reload], Reload | None]:
@@ -185,6 +191,7 @@ class Api:
                 admin,
             ),
             Endpoint("/reload", {"POST": self.reload}, "read the configuration file again, and serve it", admin),
+            Endpoint("/plan", {"POST": self.plan}, 'what another configuration would do: {"config": "…"}', admin),
             Endpoint("/config/status", {"GET": self.config_status}, "the last reloads, what is overridden", admin),
             Endpoint("/connections", {"GET": self.connections}, "live L4 connections; ?pool= ?backend=", admin),
             Endpoint("/connections/{id:path}", {"DELETE": self.close_connection}, "cut one", admin),
@@ -393,6 +400,22 @@ class Api:
         if done.result == "failure":
             raise ApiError(400, "The configuration is not served; the old one goes on.", more=shown)
         return json_answer(shown)
+
+    async def plan(self, request: Request) -> Response:
+        """What serving another configuration would do; nothing changes."""
+        body = await read_object(request)
+        text = body.get("config")
+        if set(body) != {"config"} or not isinstance(text, str):
+            raise ApiError(400, 'Expected {"config": "the text of a configuration file"}.', field="config")
+        try:
+            found = await self._supervision.plan(text)
+        except ConfigError as error:
+            raise ApiError(
+                400, "This configuration cannot be served.", more={"problems": list(map(str, error.problems))}
+            ) from None
+        if found is None:
+            raise ApiError(409, "This gateway was not started from a file: it cannot serve another one.")
+        return json_answer({**to_json(found), "text": render(found)})
 
     async def config_status(self, request: Request) -> Response:
         """What is served, how the last reloads ended, and what was overridden since."""

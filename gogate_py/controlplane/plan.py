@@ -120,8 +120,6 @@ FIXED: Final = (
            _BOUND_AT_START),
     _Fixed(("server.registry.enabled", "server.registry.listenAddr"), lambda config: _bound(config.server.registry),
            _BOUND_AT_START),
-    _Fixed(("server.metrics.path",), lambda config: config.server.metrics.path,
-           "the paths of the supervisor's own listeners are laid out at the start"),
     _Fixed(("server.registry.store",), lambda config: config.server.registry.store,
            "the store is opened, and read, at the start"),
     _Fixed(("logging.addSource",), lambda config: config.logging.add_source,

@@ -19,6 +19,7 @@ class Reload:
     generation: int
     duration_s: float
     problems: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()  # what it did, as ``gogate plan`` prints it
 
 
 def reload_object(reload: Reload) -> dict[str, Any]:
@@ -30,4 +31,5 @@ def reload_object(reload: Reload) -> dict[str, Any]:
         "generation": reload.generation,
         "duration_s": reload.duration_s,
         "problems": list(reload.problems),
+        "changes": list(reload.changes),
     }

@@ -20,11 +20,12 @@ from collections.abc import Callable
 from typing import Final
 
 from gogate_py.clock import monotonic, wall
-from gogate_py.config.loader import load_file
+from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.plan import Plan, needs_restart, plan, render
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.rows import RowsExhausted
@@ -69,6 +70,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._running: asyncio.Task[tuple[str, list[str]]] | None = None
         self._stopped = False
+        self._changes: tuple[str, ...] = ()  # that the reload under way made
         #: The last reloads, the newest first; the start is one.
         self.history = [Reload(wall(), "start", "success", control.generation, 0.0)]
         self.failing: Reload | None = None
@@ -83,8 +85,9 @@ class Reloader:
                 self._running = asyncio.create_task(self._try())
                 result, problems = await self._outcome(self._running)
                 self._running = None
+            changes, self._changes = self._changes, ()
             done = Reload(
-                wall(), cause, result, self._control.generation, round(monotonic() - begun, 3), tuple(problems)
+                wall(), cause, result, self._control.generation, round(monotonic() - begun, 3), tuple(problems), changes
             )
             self._note(done)
         return done
@@ -116,7 +119,9 @@ class Reloader:
         self.failing = done if done.result == "failure" else None
         extra = {"file": self.path, "cause": done.cause, "generation": done.generation}
         if done.result == "success":
-            log.info("configuration reloaded", extra={**extra, "duration_s": done.duration_s})
+            log.info(
+                "configuration reloaded", extra={**extra, "duration_s": done.duration_s, "changes": list(done.changes)}
+            )
         elif done.result == "unchanged":
             log.info("configuration is unchanged", extra=extra)
         else:
@@ -136,7 +141,9 @@ class Reloader:
             return "unchanged", []
         fixed = needs_restart(old, new)
         if fixed:
-            return "failure", [f"{key} cannot be changed by a reload; restart gogate" for key in fixed]
+            return "failure", [
+                f"{one.key} cannot be changed by a reload; restart gogate ({one.reason})" for one in fixed
+            ]
         try:
             change = await self._bindings.prepare(listener_addresses(new))
         except StartError as error:
@@ -159,22 +166,11 @@ class Reloader:
         if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
             log.error("a worker does not take the new configuration in time", extra={"generation": generation})
         self._control.reloaded()
+        self._changes = tuple(render(plan(old, new)))
         return "success", []
 
-
-def needs_restart(old: Config, new: Config) -> list[str]:
-    """The settings that differ and that a running gateway cannot change, by key."""
-    before, after = old.server, new.server
-    fixed = {
-        "server.workers": before.workers != after.workers,
-        "server.admin.enabled": before.admin.enabled != after.admin.enabled,
-        "server.admin.listenAddr": before.admin.listen_addr != after.admin.listen_addr,
-        "server.metrics.listenAddr": before.metrics.listen_addr != after.metrics.listen_addr,
-        "server.registry.store": before.registry.store != after.registry.store,
-        "server.registry.listenAddr": before.registry.listen_addr != after.registry.listen_addr,
-        # Off, and the listener of its own is not bound.
-        "server.metrics.enabled": bool(before.metrics.listen_addr) and before.metrics.enabled != after.metrics.enabled,
-        "server.registry.enabled": bool(before.registry.listen_addr)
-        and before.registry.enabled != after.registry.enabled,
-    }
-    return [key for key, differs in fixed.items() if differs]
+    async def plan(self, text: str) -> Plan:
+        """What serving this text instead would do. Files that it names are looked for where the served one's are.
+        Raises ConfigError."""
+        new = await asyncio.to_thread(load_text, text, self.path, os.environ)
+        return plan(self._control.config, new)

@@ -26,6 +26,7 @@ from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.errors import StartError
@@ -214,6 +215,10 @@ class Supervisor:
     async def reload(self) -> Reload | None:
         """Reload now; → how it ended, None when there is no file to reload from."""
         return await self._reload_told(self._reloader, "api") if self._reloader is not None else None
+
+    async def plan(self, text: str) -> Plan | None:
+        """What serving this text as the configuration would do; None when there is no file."""
+        return await self._reloader.plan(text) if self._reloader is not None else None
 
     def reloads(self) -> tuple[str, list[Reload], Reload | None]:
         """The file, the last reloads, and the one that failed if it was the last."""

@@ -186,3 +186,31 @@ class TestAccess:
         result = run(one, "status", "--token-file", "/nonexistent/token")
         assert result.exit_code == 1
         assert "cannot read the token file /nonexistent/token" in result.stderr
+
+
+class TestPlan:
+    """``gogate plan``."""
+
+    def test_what_another_file_would_do(self, one: Reloading, tmp_path: Path) -> None:
+        """Told as lines and as JSON, and nothing of it is done."""
+        before = one.gateway.admin_json("GET", "/config/status")["generation"]
+        other = tmp_path / "new.yaml"
+        text = one.gateway.config_path.read_text()
+        other.write_text(text.replace("/api", "/other"))
+        told = done(one, "plan", "-config", str(other)).splitlines()
+        assert "~ route api" in told
+        assert "    match.pathPrefix: /api → /other" in told
+        assert any(line.startswith("keeps state: ") for line in told)
+        found = json.loads(done(one, "plan", "-config", str(other), "--json"))
+        assert [thing["name"] for thing in found["changed"]] == ["api"]
+        other.write_text(text)
+        assert done(one, "plan", "-config", str(other)) == "nothing changes\n"
+        assert one.gateway.admin_json("GET", "/config/status")["generation"] == before
+
+    def test_a_file_with_problems(self, one: Reloading, tmp_path: Path) -> None:
+        """They are printed, and the exit code is 1."""
+        other = tmp_path / "new.yaml"
+        other.write_text("server: {httpListenAdr: ':1'}")
+        result = run(one, "plan", "-config", str(other))
+        assert result.exit_code == 1
+        assert "httpListenAdr" in result.output

@@ -26,6 +26,7 @@ from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.plan import Plan, plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.messages import Connection
@@ -85,6 +86,10 @@ class PlayedSupervisor:
     async def reload(self) -> Reload | None:
         """What was set."""
         return self.reloaded
+
+    async def plan(self, text: str) -> Plan | None:
+        """What this text would change of the harness's configuration."""
+        return plan(load_text(CONFIG % TOKEN, "config.yaml", {}), load_text(text, "config.yaml", {}))
 
     def reloads(self) -> tuple[str, list[Reload], Reload | None]:
         """The one that was set."""

@@ -366,9 +366,8 @@ class TestRefused:
             one.settings["server"]["workers"] = 3
             one.settings["server"]["admin"] = {"listenAddr": f"127.0.0.1:{free_port()}"}
             one.settings["routes"][0]["pool"] = "b"
-            assert one.refused() == [
-                f"{key} cannot be changed by a reload; restart gogate"
-                for key in ("server.workers", "server.admin.listenAddr")
+            assert [line.partition(";")[0] for line in one.refused()] == [
+                f"{key} cannot be changed by a reload" for key in ("server.workers", "server.admin.listenAddr")
             ]
             assert who(one.gateway) == "a"
 

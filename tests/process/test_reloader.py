@@ -18,11 +18,12 @@ from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.plan import needs_restart
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.messages import Down
 from gogate_py.process import reloader as module
 from gogate_py.process.bindings import Bindings
-from gogate_py.process.reloader import Reloader, needs_restart
+from gogate_py.process.reloader import Reloader
 from gogate_py.process.workers import Workers
 from gogate_py.telemetry.totals import Totals
 
@@ -183,7 +184,7 @@ FIXED = {
 def test_what_cannot_be_reloaded_has_a_name(key: str) -> None:
     """Processes and the operators' listeners stay as they were started."""
     before, after = (load_text(text(**given), "x", {}) for given in FIXED[key])
-    assert needs_restart(before, after) == [key]
+    assert [one.key for one in needs_restart(before, after)] == [key]
     assert needs_restart(after, after) == []
 
 
@@ -192,7 +193,10 @@ def test_it_is_refused_and_nothing_else_is_done(path: Path) -> None:
 
     async def body(world: World) -> None:
         assert await world.reload(text("127.0.0.1:10", workers=3)) == (
-            "failure", ("server.workers cannot be changed by a reload; restart gogate",))  # fmt: skip
+            "failure",
+            ("server.workers cannot be changed by a reload; restart gogate (every worker has sockets and memory of its "
+             "own from the start)",),
+        )  # fmt: skip
         assert [view.addr for view in world.control.backends()] == ["127.0.0.1:9"]
 
     run(path, body)
