@@ -334,14 +334,28 @@ class TcpRoute(Struct, frozen=True, array_like=True):
     server_limits: bool = True  # Snapshot.rate_limits apply, too
 
 
+class SniRoute(Struct, frozen=True, array_like=True):
+    """A route for connections whose TLS ClientHello names one of these servers; lower case, *.domain for all below."""
+
+    names: tuple[str, ...]
+    route: TcpRoute
+
+
 class Listener(Struct, frozen=True, array_like=True):
-    """A bound address. ``id`` names its sockets on the channel; ``tcp`` is its route, None for an HTTP listener."""
+    """A bound address. ``id`` names its sockets on the channel; ``tcp`` is its route, None for an HTTP listener, or
+    for one where ``sni`` decides and other names have no route."""
 
     id: str
     address: str
     tcp: TcpRoute | None = None
     accept_proxy: bool = False  # every connection begins with a PROXY header, from a trusted proxy
     name: str = ""  # in metrics and logs; "" = the id
+    sni: tuple[SniRoute, ...] = ()  # by server name; ``tcp`` is then for all others
+
+    def tcp_routes(self) -> tuple[TcpRoute, ...]:
+        """Every TCP route that connections can take here; none on an HTTP listener."""
+        default = (self.tcp,) if self.tcp is not None else ()
+        return (*(one.route for one in self.sni), *default)
 
 
 class AccessLog(Struct, frozen=True, array_like=True):

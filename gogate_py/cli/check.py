@@ -14,6 +14,7 @@ from gogate_py.config.environment import unknown_overrides
 from gogate_py.config.loader import examine_file
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
+from gogate_py.config.sni import tcp_listeners
 from gogate_py.errors import StartError
 
 
@@ -96,7 +97,7 @@ def summary(config: Config) -> str:
     """What a configuration amounts to, in one line: pools, routes, listeners."""
     pools, routes, server = config.effective_pools(), config.effective_routes(), config.server
     backends = sum(len(pool.backends) for pool in pools.values())
-    listeners = [f"tcp {route.listen_addr}" for route in routes if route.type == "tcp"]
+    listeners = [f"tcp {one.address}" for one in tcp_listeners(routes)]
     if server.http_listen_addr:
         listeners.append(f"http {server.http_listen_addr}")
     if server.admin.enabled:

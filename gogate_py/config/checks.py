@@ -16,6 +16,7 @@ from gogate_py.config.listening import check_listeners
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.routing import check_routes
 from gogate_py.config.schema import DEFAULT_POOL, Backend, CircuitBreaker, Config, LoadBalancer
+from gogate_py.config.sni import check_server_names
 
 
 def check(config: Config, findings: Findings) -> None:
@@ -36,6 +37,7 @@ def check(config: Config, findings: Findings) -> None:
         if dns.floor > dns.refresh:
             _add_if_read(findings, path, "floor is longer than refresh: names cannot be asked for that often")
     check_backend_tls(config, findings)
+    check_server_names(config, findings)
 
 
 def registrations_possible(config: Config) -> bool:

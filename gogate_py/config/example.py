@@ -56,7 +56,7 @@ _ROUTES: tuple[Mapping[str, Any], ...] = (
      "auth": ("type", "users", "users_file", "forward_user")},
     {"name": "to-https", "match": {"host": "www.example.com"}, "redirect": "*"},
     {"name": "closed", "match": {"path_prefix": "/private"}, "fixed_response": "*"},
-    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "pool": "postgres", "idle_timeout": 3600.0,
+    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "sni": None, "pool": "postgres", "idle_timeout": 3600.0,
      "accept_proxy_protocol": False, "send_proxy_protocol": "none"},
 )
 #: The type of authentication that goes with the keys which are shown beside it.

@@ -11,6 +11,7 @@ from gogate_py import addresses
 from gogate_py.addresses import Address
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Config
+from gogate_py.config.sni import shared_addresses
 
 
 @attrs.frozen
@@ -58,8 +59,13 @@ def _bound_addresses(config: Config, findings: Findings) -> list[_Bound]:
     candidates: list[tuple[str, Path, str, bool]] = [
         (server.listen_addr, ("server", "listenAddr"), "server.listenAddr", True),
         (server.http_listen_addr, ("server", "httpListenAddr"), "server.httpListenAddr", True)]
+    shared = shared_addresses(config.routes)
+    bound = {server.listen_addr}
     for number, route in enumerate(config.routes):
-        if route.type == "tcp":
+        if route.type == "tcp" and route.listen_addr:
+            if route.listen_addr in shared and route.listen_addr in bound:
+                continue  # one socket, where server names decide
+            bound.add(route.listen_addr)
             candidates.append((route.listen_addr, ("routes", number, "listenAddr"), f"route {route.name}", True))
     metrics_path: Path = ("metrics",) if findings.given(("metrics",)) else ("server", "metrics")
     if server.admin.enabled:

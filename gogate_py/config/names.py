@@ -182,6 +182,18 @@ class HostPattern(_Named):
         return host
 
 
+class ServerNamePattern(HostPattern):
+    """A name in a TLS ClientHello: exact, or ``*.`` and a domain for every name below it."""
+
+    def parse(self, text: str, quoted: bool) -> str:
+        host = super().parse(text.removesuffix("."), quoted)
+        if not host:
+            raise BadValue("a name is missing; a route for all other names has no sni")
+        if addresses.is_ip(host.strip("[]")):
+            raise BadValue("a server name is never an IP address (RFC 6066): give this route its own listenAddr")
+        return host
+
+
 class PathPattern(_Named):
     """An exact path; a segment ``{name}`` or ``:name`` is any one segment, a ``/*`` at the end the rest."""
 

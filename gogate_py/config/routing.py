@@ -11,7 +11,7 @@ from gogate_py.config.schema import DEFAULT_TCP_ROUTE, Config, Match, Route
 from gogate_py.config.settings import settings_of
 from gogate_py.policy.route_conflicts import find_conflicts
 
-_ONLY_TCP = ("listenAddr", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
+_ONLY_TCP = ("listenAddr", "sni", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
 _BOTH = ("name", "type", "pool", "rateLimit")
 _ONLY_HTTP = tuple(named.key for named in settings_of(Route) if named.key not in (*_BOTH, *_ONLY_TCP))
 

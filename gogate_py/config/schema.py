@@ -20,7 +20,7 @@ import attrs
 from gogate_py.config.access_schema import Auth, Cache, Cors, ForwardAuth
 from gogate_py.config.backend_tls_schema import BackendTls
 from gogate_py.config.dns_schema import Dns
-from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name
+from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name, ServerNamePattern
 from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown
 from gogate_py.config.pool_schema import (
     Backend,
@@ -210,13 +210,14 @@ class Route:
     enabled: the server's do not apply either. Both follow from what is written (resolving.py).
     """
 
-    NOT_YET: ClassVar = ("listener", "listeners", "sni", "tls")
+    NOT_YET: ClassVar = ("listener", "listeners", "tls")
     HINTS: ClassVar = {
         **_ROUTE_HINTS, "service": "pool", "backend": "pool", "upstream": "pool", "cluster": "pool",
         "backends": "pool", "canary": "split", "weights": "split", "traffic": "split", "directResponse":
         "fixedResponse", "respond": "fixedResponse", "return": "fixedResponse", "redir": "redirect", "rewritePath":
         "rewrite", "prefixRewrite": "rewrite", "ipAllowList": "allowCIDRs", "ipWhiteList": "allowCIDRs",
         "allow": "allowCIDRs", "deny": "denyCIDRs", "stickySessions": "sticky", "sessionAffinity": "sticky",
+        "serverNames": "sni", "hostSNI": "sni",
         "path": "match", "pathPrefix": "match", "host": "match", "methods": "match", "maxBodySize": "limits"}
 
     name: str = setting(
@@ -266,6 +267,9 @@ class Route:
                                   example={"requestBody": "1MiB"})
     listen_addr: str = setting(ListenAddress(), "tcp: (required)", default="", aliases=("listen",),
                                example=":5432")
+    sni: tuple[str, ...] = setting(
+        ListOf(ServerNamePattern(), scalar=True), "tcp: names in the TLS ClientHello; TLS is passed through, routes "
+        "may share a listenAddr, and one without sni is for the rest", example=("db.example.com", "*.db.example.com"))
     idle_timeout: float = setting(_LIMIT, "tcp: no byte either way for this long", default=3600.0)
     accept_proxy_protocol: bool = setting(Boolean(), "tcp: as server.acceptProxyProtocol", default=False)
     send_proxy_protocol: str = setting(Choice(("none", "v1", "v2")), "tcp: to its backends", default="none")

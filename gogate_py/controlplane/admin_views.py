@@ -97,6 +97,8 @@ def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -
     shown: dict[str, Any] = {"name": route.name, "type": route.type}
     if route.type == "tcp":
         shown["listen_addr"] = route.listen_addr
+        if route.sni:
+            shown["sni"] = route.sni
     else:
         shown["match"] = {key: value for key, value in matched.items() if value}
     if arms:

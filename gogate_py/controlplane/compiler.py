@@ -19,6 +19,7 @@ from attrs import evolve, field, frozen
 from gogate_py.addresses import Address, parse
 from gogate_py.config import schema
 from gogate_py.config.names import status_ranges
+from gogate_py.config.sni import tcp_listeners
 from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.registry import Registration
 from gogate_py.controlplane.route_compiler import LimitRows, http_route, identity_fields, rate_limits, timeouts
@@ -36,6 +37,7 @@ from gogate_py.snapshot import (
     Outlier,
     Pool,
     Snapshot,
+    SniRoute,
     TcpPool,
     TcpRoute,
 )
@@ -212,21 +214,14 @@ def _listeners(
 ) -> tuple[Listener, ...]:
     found = [
         Listener(
-            listener_id(f"tcp:{route.name}", route.listen_addr),
-            route.listen_addr,
-            TcpRoute(
-                route.name,
-                route.pool,
-                route.idle_timeout,
-                _PROXY_VERSIONS[route.send_proxy_protocol],
-                rate_limits(route.rate_limit, f"route/{route.name}", limit_rows),
-                not route.exempt,
-            ),
-            route.accept_proxy_protocol,
-            f"tcp:{route.name}",
+            listener_id(one.id, one.address),
+            one.address,
+            _tcp_route(one.default, limit_rows) if one.default is not None else None,
+            one.accept_proxy_protocol,
+            one.id,
+            tuple(SniRoute(route.sni, _tcp_route(route, limit_rows)) for route in one.named),
         )
-        for route in routes
-        if route.type == "tcp"
+        for one in tcp_listeners(routes)
     ]
     if config.server.http_listen_addr:
         found.append(
@@ -238,6 +233,17 @@ def _listeners(
             )
         )
     return tuple(found)
+
+
+def _tcp_route(route: schema.Route, limit_rows: LimitRows) -> TcpRoute:
+    return TcpRoute(
+        route.name,
+        route.pool,
+        route.idle_timeout,
+        _PROXY_VERSIONS[route.send_proxy_protocol],
+        rate_limits(route.rate_limit, f"route/{route.name}", limit_rows),
+        not route.exempt,
+    )
 
 
 def _pool(

@@ -8,6 +8,8 @@
     limit       scope, name, algorithm, key      what it counted
     setting     its key; a default of pools or routes is told where it has an effect
 
+A listener shared by server names is sni:ADDRESS (config/sni.py).
+
 What is written in another order, or as the short form instead of the long one, is the same. ``restart`` has what a
 running gateway cannot change, with the reason (``FIXED``): a plan with any of it is refused as a whole.
 
@@ -25,6 +27,7 @@ import attrs
 from gogate_py.config.diff import ABSENT, Change, changes
 from gogate_py.config.schema import Admin, Config, Metrics, Pool, RateLimit, Registry, Route, Server
 from gogate_py.config.settings import settings_of
+from gogate_py.config.sni import tcp_listeners
 from gogate_py.controlplane.compiler import members
 from gogate_py.controlplane.route_compiler import rate_limits
 
@@ -214,8 +217,7 @@ def _things(config: Config) -> dict[str, dict[str, Any]]:
     """Kind → identity → what may change of it."""
     routes = config.effective_routes()
     listeners = {
-        f"tcp:{route.name}": _Listener(route.listen_addr, route.accept_proxy_protocol)
-        for route in routes if route.type == "tcp"}
+        one.id: _Listener(one.address, one.accept_proxy_protocol) for one in tcp_listeners(routes)}
     server = config.server
     if server.http_listen_addr:
         listeners["http:default"] = _Listener(server.http_listen_addr, server.accept_proxy_protocol)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
     from gogate_py.dataplane.proxy_intake import ProxyIntake
+    from gogate_py.dataplane.sni_intake import SniIntake
     from gogate_py.snapshot import Snapshot
 
 log = logging.getLogger("gogate.plane")
@@ -49,7 +50,7 @@ def descriptor_cap() -> int:
 
 
 class Admission:
-    """The one of a worker. ``arriving``: connections whose PROXY header is not here yet."""
+    """The one of a worker. ``arriving``: connections whose PROXY header or ClientHello is not here yet."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -58,7 +59,7 @@ class Admission:
         self._per_client = 0
         self._look_after = 0.0
         self._log_after = 0.0
-        self.arriving: set[ProxyIntake] = set()
+        self.arriving: set[ProxyIntake | SniIntake] = set()
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a snapshot's limits; who is here stays."""

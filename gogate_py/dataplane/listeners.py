@@ -13,7 +13,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from gogate_py.snapshot import Listener
+from gogate_py.policy.server_names import ServerNames
+from gogate_py.snapshot import Listener, TcpRoute
 
 log = logging.getLogger("gogate.listeners")
 
@@ -25,12 +26,13 @@ class LiveListener:
     """One listener in this worker, with its counters. ``active`` is its open client connections; ``paused``: it does
     not accept for the moment; ``gone``: a snapshot no longer names it."""
 
-    __slots__ = ("accepted", "active", "gone", "id", "paused", "refused", "server", "shed", "sock", "spec")
+    __slots__ = ("accepted", "active", "gone", "id", "names", "paused", "refused", "server", "shed", "sock", "spec")
 
     def __init__(self, listener_id: str, sock: socket.socket) -> None:
         self.id = listener_id
         self.sock = sock
         self.spec: Listener | None = None
+        self.names: ServerNames[TcpRoute] | None = None  # where SNI decides
         self.server: asyncio.AbstractServer | None = None
         self.paused = False
         self.gone = False
@@ -42,11 +44,17 @@ class LiveListener:
 
     @property
     def name(self) -> str:
-        """The label in metrics and logs: its route for TCP, else its id."""
+        """The label in metrics and logs: its route for TCP, if it is the only one, else its name."""
         spec = self.spec
         if spec is None:
             return self.id
-        return spec.tcp.name if spec.tcp is not None else spec.name or self.id
+        return spec.tcp.name if spec.tcp is not None and not spec.sni else spec.name or self.id
+
+    def configure(self, spec: Listener) -> None:
+        """Take over what a snapshot says of it; who is here stays."""
+        self.spec = spec
+        patterns = [(name, one.route) for one in spec.sni for name in one.names]
+        self.names = ServerNames(patterns, spec.tcp) if patterns else None
 
     def is_serving(self) -> bool:
         """Whether it accepts, or will when the pause is over."""
@@ -102,7 +110,7 @@ class Listeners:
             if live is None:
                 log.error("no socket for listener", extra={"listener": spec.id})
                 continue
-            live.spec = spec
+            live.configure(spec)
             if not live.is_serving():
                 live.server = await self._serve(live)
         return gone
@@ -146,7 +154,7 @@ class Listeners:
 
     def _factory(self, live: LiveListener) -> Callable[[], Any]:
         assert live.spec is not None
-        make = self._factories[live.spec.tcp is not None]
+        make = self._factories[bool(live.spec.tcp_routes())]
         return lambda: make(live)
 
     async def close(self, live: LiveListener) -> None:

@@ -26,6 +26,7 @@ from gogate_py.dataplane.memory_pressure import MemoryPressure
 from gogate_py.dataplane.proxy_intake import ProxyIntake
 from gogate_py.dataplane.report import Report
 from gogate_py.dataplane.services import Services
+from gogate_py.dataplane.sni_intake import SniIntake
 from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
 from gogate_py.dataplane.waiting import WaitingRoom
@@ -85,7 +86,7 @@ class Plane:
         # --- L4
         self.tcp_duration = Histogram()
         self.relays: dict[str, TcpRelay] = {}
-        self.connection_limits: dict[str, Callable[[str], bool]] = {}  # by listener id: may this client have one more?
+        self.connection_limits: dict[str, Callable[[str], bool]] = {}  # by route: may this client have one more?
         self._id_prefix = f"{slot}.{incarnation}."
         self._ids = 0
         # --- L7
@@ -114,17 +115,14 @@ class Plane:
                 self.http.leave(gone)
 
     def _apply_connection_limits(self, snapshot: Snapshot) -> None:
-        """What new TCP connections of each listener are counted against."""
+        """What new TCP connections of each route are counted against."""
         self.connection_limits = {}
-        for listener in snapshot.listeners:
-            route = listener.tcp
-            if route is None:
-                continue
+        for route in (route for listener in snapshot.listeners for route in listener.tcp_routes()):
             limits = [(limit, "") for limit in snapshot.rate_limits] if route.server_limits else []
             limits += [(limit, route.name) for limit in route.rate_limits]
             if limits:
                 counted = [(limit, self.services.limiter(limit, owner)) for limit, owner in limits]
-                self.connection_limits[listener.id] = connection_limits(counted)
+                self.connection_limits[route.name] = connection_limits(counted)
 
     def apply_states(self, changes: Iterable[BackendState]) -> None:
         """Health or draining of backends changed."""
@@ -201,14 +199,19 @@ class Plane:
 
     # --- inside
 
-    def _accept_tcp(self, listener: LiveListener) -> TcpDownstream | ProxyIntake:
+    def _accept_tcp(self, listener: LiveListener) -> TcpDownstream | SniIntake | ProxyIntake:
         return self._behind_header(listener, self._new_tcp)
 
     def _accept_http(self, listener: LiveListener) -> Downstream | ProxyIntake:
         return self._behind_header(listener, self.http.accept)
 
-    def _new_tcp(self, listener: LiveListener, header: ProxyHeader | None = None) -> TcpDownstream:
-        return TcpDownstream(self, listener, header)
+    def _new_tcp(self, listener: LiveListener, header: ProxyHeader | None = None) -> TcpDownstream | SniIntake:
+        spec = listener.spec
+        assert spec is not None
+        if spec.sni:
+            return SniIntake(self, listener, header)
+        assert spec.tcp is not None
+        return TcpDownstream(self, listener, spec.tcp, header)
 
     def _behind_header(self, listener: LiveListener, make: Callable[..., T]) -> T | ProxyIntake:
         """The protocol of a new client connection: where a PROXY header is needed, what waits for it comes first."""

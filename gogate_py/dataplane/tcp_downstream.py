@@ -14,19 +14,29 @@ from gogate_py.errors import Failure
 if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
+    from gogate_py.snapshot import TcpRoute
     from gogate_py.wire.proxy_protocol import Endpoint, ProxyHeader
 
 
 class TcpDownstream(RelaySide):
     """The client's side: accepted, counted, and given a relay."""
 
-    __slots__ = ("_listener", "_ticket", "header", "source")
+    __slots__ = ("_listener", "_route", "_ticket", "header", "source")
 
-    def __init__(self, plane: Plane, listener: LiveListener, header: ProxyHeader | None = None) -> None:
-        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
+    def __init__(
+        self,
+        plane: Plane,
+        listener: LiveListener,
+        route: TcpRoute,
+        header: ProxyHeader | None = None,
+        ticket: int = REFUSED,
+    ) -> None:
+        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake). ``ticket``:
+        of its admission, where that was before (sni_intake)."""
         super().__init__(plane)
         self._listener = listener
-        self._ticket = REFUSED
+        self._route = route
+        self._ticket = ticket
         self.header = header
         self.source: Endpoint = ("", 0)
 
@@ -37,14 +47,15 @@ class TcpDownstream(RelaySide):
         listener.active += 1
         self.source = ends.source(transport, self.header)
         host = ends.host(self.source)
-        self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
+        if self._ticket == REFUSED:
+            self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
         if self._ticket == REFUSED:
             self.abort()
         elif not self._within_limits(host):
             listener.refuse(Failure.RATE_LIMITED.reason)
             self.abort()
         else:
-            self.relay = TcpRelay(plane, listener, self)
+            self.relay = TcpRelay(plane, listener, self, self._route)
             try:
                 self.relay.start()
             except Exception as error:  # the event loop would log it, and leave the connection open
@@ -52,8 +63,7 @@ class TcpDownstream(RelaySide):
                 self.relay.cut("internal")
 
     def _within_limits(self, host: str) -> bool:
-        assert self._listener.spec is not None
-        admit = self._plane.connection_limits.get(self._listener.spec.id)
+        admit = self._plane.connection_limits.get(self._route.name)
         return admit is None or admit(host)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.live_pool import LivePool
     from gogate_py.dataplane.plane import Plane
     from gogate_py.dataplane.tcp_downstream import TcpDownstream
+    from gogate_py.snapshot import TcpRoute
 
 #: Connection attempts in all for one client, over different backends.
 ATTEMPTS: Final = 3
@@ -57,10 +58,7 @@ class TcpRelay:
         "_waiting", "deadline", "id",
     )
 
-    def __init__(self, plane: Plane, listener: LiveListener, client: TcpDownstream) -> None:
-        assert listener.spec is not None
-        assert listener.spec.tcp is not None
-        route = listener.spec.tcp
+    def __init__(self, plane: Plane, listener: LiveListener, client: TcpDownstream, route: TcpRoute) -> None:
         self._plane = plane
         self._listener = listener
         self._client = client

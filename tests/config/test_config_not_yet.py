@@ -8,7 +8,7 @@ from config_loading import problems
 SERVER = ["tls: {}", "timeouts: {handshake: 10s}"]
 POOL: list[str] = []
 HTTP_ROUTE = ["listeners: [public]", "listener: public", "tls: {}"]
-TCP_ROUTE = ["sni: [a.example.com]"]
+TCP_ROUTE = ["listener: public"]
 
 
 def text_with(server: str = "", pool: str = "", route: str = "", tcp: str = "", top: str = "") -> str:
