@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gogate_py.config.example import example
 from gogate_py.config.loader import load_text
-from gogate_py.config.schema import Config
+from gogate_py.config.schema import Config, Pool, Route, Server
 from gogate_py.config.settings import Group, GroupList, GroupMap, ListOf, TextMap, settings_of
 from gogate_py.controlplane.plan import KINDS, Item, Plan, plan, render, to_json
 
@@ -233,10 +233,20 @@ def test_additions_and_removals_add_up(old: Config, new: Config) -> None:
 def test_a_plan_is_empty_for_the_same_only(old: Config, new: Config) -> None:
     """plan(x, x) is empty; a plan between configurations that differ (in more than order) is not."""
     assert plan(old, old).is_empty
-    same = attrs.evolve(old, routes=()) == attrs.evolve(new, routes=()) and {
-        route.name: route for route in old.routes} == {route.name: route for route in new.routes}
+    same = unordered(old) == unordered(new)
     assert plan(old, new).is_empty is same
     assert (render(plan(old, new)) == ["nothing changes"]) is same
+
+
+def unordered(config: Config) -> tuple[Config, dict[str, Route]]:
+    """A configuration in which the order of routes, and of backends in a pool, makes no difference."""
+
+    def sorted_pool(one: Pool | Server) -> Any:
+        return attrs.evolve(one, backends=tuple(sorted(one.backends, key=lambda backend: backend.addr)))
+
+    pools = {name: sorted_pool(pool) for name, pool in config.pools.items()}
+    rest = attrs.evolve(config, routes=(), pools=pools, server=sorted_pool(config.server))
+    return rest, {route.name: route for route in config.routes}
 
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
