@@ -174,6 +174,7 @@ def test_gone_and_back(file: Path) -> None:
 def test_a_busy_folder_does_not_keep_it_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that is written beside it all the time, faster than DEBOUNCE, is passed over."""
     monkeypatch.setattr(file_watch, "DEBOUNCE", 0.2)
+    monkeypatch.setattr(file_watch, "PATIENCE", 1000.0)
 
     async def body(watched: Watched) -> None:
         done = threading.Event()
