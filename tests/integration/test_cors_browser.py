@@ -88,6 +88,8 @@ class Backend(ThreadingHTTPServer):
 
 class _Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # In one write: a page that may not read an answer asks on at its head, before a body is there to keep.
+    wbufsize = -1
     server: Backend
 
     def _answer(self) -> None:
