@@ -321,6 +321,7 @@ class HttpRoute(Struct, frozen=True, array_like=True):
     fixed: FixedResponse | None = None
     retry: Retry | None = None  # None = one try
     max_body: int = 0  # 0 = no limit
+    listeners: tuple[str, ...] = ()  # names of the HTTP listeners that have it; () = all
 
 
 class TcpRoute(Struct, frozen=True, array_like=True):
@@ -341,6 +342,26 @@ class SniRoute(Struct, frozen=True, array_like=True):
     route: TcpRoute
 
 
+class Certificate(Struct, frozen=True, array_like=True):
+    """A certificate that a listener shows, contents, not files."""
+
+    names: tuple[str, ...]  # of the certificate: DNS names (*.domain too) and IP addresses, lower case
+    chain: str  # PEM, its own certificate first
+    key: str  # PEM
+
+
+class ListenerTls(Struct, frozen=True, array_like=True):
+    """How TLS is terminated on a listener. ``digest`` is different when anything is."""
+
+    digest: str
+    certificates: tuple[Certificate, ...]  # the first is for clients that name no server, or an unknown one
+    min_version: str = "1.2"  # 1.2 | 1.3
+    client_auth: str = "none"  # none | optional | require
+    client_ca: str = ""  # PEM; what certificates of clients must come from
+    handshake_timeout: float = 10.0  # from accept, or from the end of the PROXY header, to the end of the handshake
+    subject_header: str = ""  # HTTP: field that tells backends the subject of a client's certificate; "" = none
+
+
 class Listener(Struct, frozen=True, array_like=True):
     """A bound address. ``id`` names its sockets on the channel; ``tcp`` is its route, None for an HTTP listener, or
     for one where ``sni`` decides and other names have no route."""
@@ -351,6 +372,8 @@ class Listener(Struct, frozen=True, array_like=True):
     accept_proxy: bool = False  # every connection begins with a PROXY header, from a trusted proxy
     name: str = ""  # in metrics and logs; "" = the id
     sni: tuple[SniRoute, ...] = ()  # by server name; ``tcp`` is then for all others
+    tls: ListenerTls | None = None  # TLS ends here; None: plain, or passed through
+    https_port: int = 0  # HTTP: every request is redirected (308) to https:// and this port; 0 = requests are served
 
     def tcp_routes(self) -> tuple[TcpRoute, ...]:
         """Every TCP route that connections can take here; none on an HTTP listener."""
