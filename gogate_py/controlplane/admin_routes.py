@@ -33,7 +33,8 @@ from gogate_py.controlplane.admin_views import (
     split_object,
     stats_object,
 )
-from gogate_py.controlplane.control import BackendView, Control
+from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import Plan, render, to_json
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gogate_py import __version__
 from gogate_py.config import schema
 from gogate_py.config.values import format_duration
-from gogate_py.controlplane.control import ArmView, BackendView
+from gogate_py.controlplane.operations import ArmView, BackendView
 from gogate_py.controlplane.overrides import Override
 from gogate_py.controlplane.registry import Registration
 from gogate_py.policy.circuit_breaker import STATE_NAMES

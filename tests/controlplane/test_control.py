@@ -13,9 +13,10 @@ from control_world import Link, NameServer, backend, turns, until
 
 from gogate_py.addresses import Address
 from gogate_py.config.loader import load_text
-from gogate_py.controlplane import control as module
-from gogate_py.controlplane import leases
-from gogate_py.controlplane.control import BackendView, Control
+from gogate_py.controlplane import control as control_module
+from gogate_py.controlplane import leases, membership
+from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.registry import AddressForbidden, RegistrationError, RegistryFull
 from gogate_py.errors import StartError
@@ -101,7 +102,7 @@ def test_the_first_snapshot_is_there_when_start_returns() -> None:
 
 def test_a_slow_name_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """start() waits a moment for names, not longer; an answer that comes while gogate is still starting is not lost."""
-    monkeypatch.setattr(module, "FIRST_LOOKUP", 0.01)
+    monkeypatch.setattr(control_module, "FIRST_LOOKUP", 0.01)
 
     async def body(world: World) -> None:
         assert world.link.state("web:80").reason == "name is being looked up"
@@ -199,7 +200,7 @@ def test_refusals_pass_through() -> None:
 
 def test_no_more_backends_than_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registration that would need more arena rows than there are is refused, and an update leaves what was there."""
-    monkeypatch.setattr(module, "BACKEND_ROWS", 4)
+    monkeypatch.setattr(control_module, "BACKEND_ROWS", 4)
 
     async def body(world: World) -> None:
         world.register("a", "10.0.0.5:80", tags=["v2"])  # with the two of the file: 4
@@ -307,7 +308,7 @@ def test_drain_by_registration_id_outlives_snapshots() -> None:
 
 def test_a_dying_backend_is_told_within_100_ms() -> None:
     """Health flips go out as state changes, with the reason, and are counted once each; they wait for STATE_DELAY."""
-    assert module.STATE_DELAY < 0.05
+    assert membership.STATE_DELAY < 0.05
 
     async def main() -> None:
         async with backend() as server:
@@ -500,7 +501,7 @@ def test_too_many_backends_in_the_file() -> None:
 
     async def main() -> None:
         world = World(SHORT)
-        world.control._rows._capacity = 1
+        world.control._membership._rows._capacity = 1
         with pytest.raises(StartError, match="more than 1 backends"):
             await world.control.start()
 
@@ -511,10 +512,10 @@ def test_rows_that_are_not_free_yet_only_delay_the_new(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a free row those who left go at once, and the new ones come when every worker knows it."""
-    monkeypatch.setattr(module, "_ROWS_RETRY", 0.005)
+    monkeypatch.setattr(membership, "_ROWS_RETRY", 0.005)
 
     async def body(world: World) -> None:
-        world.control._rows._capacity = 2
+        world.control._membership._rows._capacity = 2
         world.register("stays", "10.0.0.4:80")
         world.register("a", "10.0.0.5:80")
         await until(lambda: len(world.link.backends) == 2)
@@ -537,12 +538,12 @@ def test_rows_that_are_not_free_yet_only_delay_the_new(
 def test_a_storm_slows_snapshots_down_instead_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pause between snapshots grows with what one costs, up to half a second."""
     moments = iter([0.0, 0.05, 1.0, 2.0, 3.0, 3.0])
-    monkeypatch.setattr(module, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(membership, "monotonic", lambda: next(moments))
 
     async def body(world: World) -> None:
-        for number, pause in enumerate((0.2, module.MAX_DEBOUNCE, module.DEBOUNCE)):
+        for number, pause in enumerate((0.2, membership.MAX_DEBOUNCE, membership.DEBOUNCE)):
             world.register(f"i{number}", f"10.0.0.{number + 1}:80")
             world.control.backends()
-            assert world.control._debounce == pytest.approx(pause)
+            assert world.control._membership._debounce == pytest.approx(pause)
 
     run(EMPTY, body)

@@ -258,9 +258,9 @@ def test_too_much_changes_nothing(what: str, monkeypatch: pytest.MonkeyPatch) ->
 
     async def body(world: World) -> None:
         if what == "backends":
-            monkeypatch.setattr(world.control._rows, "_capacity", 2)
+            monkeypatch.setattr(world.control._membership._rows, "_capacity", 2)
         else:
-            monkeypatch.setattr(world.control._limit_rows._rows, "_capacity", 0)
+            monkeypatch.setattr(world.control._membership._limit_rows._rows, "_capacity", 0)
         world.control.drain("10.0.0.1:80")
         before = (world.control.config, world.control.generation, world.control.backends())
         limit = ", rateLimit: {rate: 1, per: 1s, burst: 1}"

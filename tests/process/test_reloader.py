@@ -223,7 +223,7 @@ def test_no_room_for_its_backends(path: Path, monkeypatch: pytest.MonkeyPatch) -
     """What was bound for it is closed, and no worker ever hears of its sockets."""
 
     async def body(world: World) -> None:
-        monkeypatch.setattr(world.control._rows, "_capacity", 0)
+        monkeypatch.setattr(world.control._membership._rows, "_capacity", 0)
         listeners = world.workers._listeners
         result, problems = await world.reload(text("127.0.0.1:10", listenAddr="127.0.0.1:0"))
         assert (result, problems) == ("failure", ("more than 0 backends in all pools",))

@@ -1,0 +1,139 @@
+"""Operations: what operators do to backends and splits at run time — drain, weights — and how both are shown with it.
+
+It is kept apart from the configuration (overrides, member_states), and what changes goes out at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+
+from gogate_py.config import schema
+from gogate_py.controlplane.compiler import Member
+from gogate_py.controlplane.member_states import MemberStates
+from gogate_py.controlplane.membership import Membership
+from gogate_py.controlplane.overrides import Override, Overrides
+from gogate_py.controlplane.rows import Key
+
+log = logging.getLogger("gogate.control")
+
+
+@frozen
+class BackendView:
+    """One backend of one pool as the admin API shows it. ``id`` is the registration's, else the address."""
+
+    id: str
+    addr: str
+    pool: str
+    origin: str  # file | registry
+    weight: int
+    healthy: bool
+    draining: bool
+    last_error: str
+    row: int
+    registration_ids: tuple[str, ...]
+    configured_weight: int
+    weight_override: Override | None = None
+    backup: bool = False
+    warming_since: float = 0.0
+
+
+@frozen
+class ArmView:
+    """One arm of a route's split as the admin API shows it."""
+
+    pool: str
+    weight: int
+    configured_weight: int
+    canary: bool
+    override: Override | None
+
+
+class Operations:
+    """``changed``: something is to be saved."""
+
+    def __init__(
+        self, membership: Membership, overrides: Overrides, states: MemberStates, changed: Callable[[], None]
+    ) -> None:
+        self._membership = membership
+        self._overrides = overrides
+        self._states = states
+        self._changed = changed
+
+    # --- backends
+
+    def backends(self) -> list[BackendView]:
+        """Every backend of every pool."""
+        return [self._view(member, row) for member, row in self._membership.current()]
+
+    def _views(self, keys: set[Key]) -> list[BackendView]:
+        return [self._view(member, row) for member, row in self._membership.current() if member.key in keys]
+
+    def _view(self, member: Member, row: int) -> BackendView:
+        state = self._states.state(member, row)
+        override = self._overrides.weight(member.key)
+        return BackendView(
+            id=member.ids[0] if member.ids and not member.from_file else member.text,
+            addr=member.text,
+            pool=member.pool,
+            origin="file" if member.from_file else "registry",
+            weight=member.weight if override is None else override.value,
+            healthy=state.up,
+            draining=state.draining,
+            last_error=self._states.last_error(member),
+            row=row,
+            registration_ids=member.ids,
+            configured_weight=member.weight,
+            weight_override=override,
+            backup=member.backup,
+            warming_since=state.warming_since,
+        )
+
+    def set_drained(self, identity: str, pool: str | None, *, drained: bool) -> list[BackendView]:
+        """Give a backend no new work, or work again; → what it is now, [] = unknown."""
+        touched = self._membership.named(identity, pool)
+        self._states.set_drained(touched, drained)
+        self._changed()
+        self._membership.tell_states()
+        for name, address in sorted(touched):
+            log.info(
+                "backend is draining" if drained else "backend takes work again",
+                extra={"pool": name, "backend": address},
+            )
+        return self._views(touched)
+
+    def set_weight(self, identity: str, pool: str | None, weight: int | None) -> list[BackendView]:
+        """Override a backend's weight (None: back to the configured one); → what it is now, [] = unknown."""
+        touched = self._membership.named(identity, pool)
+        for key in sorted(touched):
+            self._overrides.set_weight(key, weight)
+            log.info("weight is overridden" if weight is not None else "weight is as configured",
+                     extra={"pool": key[0], "backend": key[1], "weight": weight})
+        if touched:
+            self._changed()
+            self._membership.recompile()
+        return self._views(touched)
+
+    # --- splits
+
+    def split(self, route: schema.Route) -> list[ArmView]:
+        """The arms of a route with the weights in force."""
+        overridden = self._overrides.split(route.name)
+        arms = []
+        for arm in route.split:
+            override = overridden.get(arm.pool)
+            weight = arm.weight if override is None else override.value
+            arms.append(ArmView(arm.pool, weight, arm.weight, arm.canary, override))
+        return arms
+
+    def set_split(self, route: schema.Route, weights: Mapping[str, int] | None) -> list[ArmView]:
+        """Override weights of a route's arms, by pool (None: all back to the configured ones)."""
+        self._overrides.set_split(route.name, weights)
+        self._changed()
+        self._membership.recompile()
+        arms = self.split(route)
+        log.info("split is overridden" if weights is not None else "split is as configured",
+                 extra={"route": route.name, "weights": {arm.pool: arm.weight for arm in arms}})
+        return arms
