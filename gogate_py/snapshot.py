@@ -375,6 +375,10 @@ class Listener(Struct, frozen=True, array_like=True):
     tls: ListenerTls | None = None  # TLS ends here; None: plain, or passed through
     https_port: int = 0  # HTTP: every request is redirected (308) to https:// and this port; 0 = requests are served
 
+    def label(self) -> str:
+        """What metrics and logs call it: its route for TCP, if it is the only one, else its name."""
+        return self.tcp.name if self.tcp is not None and not self.sni else self.name or self.id
+
     def tcp_routes(self) -> tuple[TcpRoute, ...]:
         """Every TCP route that connections can take here; none on an HTTP listener."""
         default = (self.tcp,) if self.tcp is not None else ()

@@ -36,6 +36,7 @@ from gogate_py.controlplane.admin_views import (
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import Plan, render, to_json
+from gogate_py.controlplane.process_use import process_gauges
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
 from gogate_py.controlplane.reloads import Reload, reload_object
@@ -285,7 +286,9 @@ class Api:
 
     def _gauges(self) -> Gauges:
         control, supervision = self._control, self._supervision
-        return gauges(
+        workers = supervision.workers()
+        processes = [("supervisor", os.getpid()), *((str(one.slot), one.pid) for one in workers if one.state != "dead")]
+        of_control = gauges(
             control.backends(),
             supervision.backend_live,
             panics=control.panics(),
@@ -294,9 +297,10 @@ class Api:
             stale_names=control.stale_names(),
             generation=control.generation,
             in_sync=supervision.reloads()[2] is None,
-            serving=sum(worker.state == "serving" for worker in supervision.workers()),
+            serving=sum(worker.state == "serving" for worker in workers),
             uptime=monotonic() - supervision.started,
         )
+        return {**of_control, **process_gauges(processes)}
 
     # --- backends
 

@@ -39,7 +39,7 @@ audit = logging.getLogger("gogate.audit")
 
 #: Seconds that a connection may wait for its next request.
 KEEP_ALIVE: Final = 5
-#: How often the series of removed backends are looked for, and dropped log lines are counted.
+#: How often the series of what was removed are looked for, and dropped log lines are counted.
 UPKEEP_INTERVAL: Final = 15.0
 
 _HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
@@ -224,8 +224,7 @@ class AdminServers:
     async def _upkeep(self) -> None:
         while True:
             try:
-                pairs = [(view.pool, view.addr) for view in self._control.backends()]
-                self._totals.keep_backends(pairs, monotonic())
+                self._totals.keep(self._control.served(), monotonic())
                 self._api.take_dropped_lines()
             except Exception as error:  # the top of a task that must survive
                 log.error("internal error", exc_info=error, extra={"where": "admin upkeep"})

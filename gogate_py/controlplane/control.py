@@ -122,6 +122,20 @@ class Control:
         """Number of the snapshot that is served."""
         return self._publisher.generation
 
+    def served(self) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+        """What there is that numbers are kept of (telemetry/totals.OWNERS → names)."""
+        snapshot = self._publisher.snapshot
+        if snapshot is None:
+            return {}
+        routes: set[tuple[str, ...]] = {(route.name,) for route in snapshot.http_routes}
+        routes.update((route.name,) for listener in snapshot.listeners for route in listener.tcp_routes())
+        return {
+            ("pool", "backend"): {(view.pool, view.addr) for view in self.backends()},
+            ("pool",): {(pool.name,) for pool in snapshot.pools},
+            ("route",): routes,
+            ("listener",): {(listener.label(),) for listener in snapshot.listeners},
+        }
+
     async def start(self) -> None:
         """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
         if self._keeper is not None and (saved := await self._keeper.load()) is not None:

@@ -55,7 +55,7 @@ class Admission:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._clients = ClientTable(plane.arena, plane.slot, plane.slots)
-        self._cap = 0
+        self.cap = 0  # client connections that this worker may have
         self._per_client = 0
         self._look_after = 0.0
         self._log_after = 0.0
@@ -66,12 +66,12 @@ class Admission:
         limits = snapshot.limits
         allowed = descriptor_cap()
         cap = min(limits.connections, allowed)
-        if cap != self._cap and allowed < limits.connections and not self._plane.slot:
+        if cap != self.cap and allowed < limits.connections and not self._plane.slot:
             log.warning(
                 "file descriptors allow fewer connections than configured; raise the limit (ulimit -n, LimitNOFILE)",
                 extra={"connections_per_worker": cap, "configured": limits.connections},
             )
-        self._cap = cap
+        self.cap = cap
         self._per_client = limits.connections_per_client
 
     def open(self) -> int:
@@ -81,7 +81,7 @@ class Admission:
 
     def has_room(self, listener: LiveListener) -> bool:
         """Whether one more connection fits into this worker, after making room if need be; counted when not."""
-        if self.open() < self._cap or self._make_room():
+        if self.open() < self.cap or self._make_room():
             return True
         listener.refuse(FULL)
         return False
@@ -123,7 +123,7 @@ class Admission:
             self._look_after = now + _PAUSE
             return False
         # The nearer its deadline, the longer it has been idle.
-        for client in heapq.nsmallest(max(1, self._cap // _SHED_SHARE), idle, key=lambda client: client.deadline):
+        for client in heapq.nsmallest(max(1, self.cap // _SHED_SHARE), idle, key=lambda client: client.deadline):
             client.shed()
         return True
 

@@ -257,7 +257,7 @@ class ExchangeEnd(AnswerRelay):
         codes[status] = codes.get(status, 0) + 1
         if self.tunnel is None:
             site.in_flight -= 1
-            site.durations.observe(duration)
+            (route.durations if route is not None else site.unrouted_durations).observe(duration)
         if site.log_sample >= 1.0 or site.logs_this():
             site.log_request(self, duration)
         self.backend = None

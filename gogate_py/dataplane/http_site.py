@@ -63,9 +63,9 @@ class HttpSite:
         self.min_body_rate = 0
         self._trusted: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         # --- counters since the last report
-        self.durations = Histogram()
         self.local_reasons: dict[str, int] = {}
         self.unrouted_codes: dict[int, int] = {}
+        self.unrouted_durations = Histogram()
         # of every route there ever was, by name
         self.counts: dict[str, RouteCounts] = {}
         self.caches: dict[str, ResponseCache] = {}

@@ -44,11 +44,8 @@ class LiveListener:
 
     @property
     def name(self) -> str:
-        """The label in metrics and logs: its route for TCP, if it is the only one, else its name."""
-        spec = self.spec
-        if spec is None:
-            return self.id
-        return spec.tcp.name if spec.tcp is not None and not spec.sni else spec.name or self.id
+        """The label in metrics and logs."""
+        return self.spec.label() if self.spec is not None else self.id
 
     def configure(self, spec: Listener) -> None:
         """Take over what a snapshot says of it; who is here stays."""

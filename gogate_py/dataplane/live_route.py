@@ -16,6 +16,7 @@ from gogate_py.middleware.pipeline import Pipeline
 from gogate_py.middleware.split import Split
 from gogate_py.policy.retry import RetryBudget, RetryPolicy
 from gogate_py.snapshot import HttpRoute
+from gogate_py.telemetry.histogram import Histogram
 
 _NO_STATUSES: Final[frozenset[int]] = frozenset()
 
@@ -23,11 +24,12 @@ _NO_STATUSES: Final[frozenset[int]] = frozenset()
 class RouteCounts:
     """What happened on a route since the last report."""
 
-    __slots__ = ("arms", "codes", "fallbacks", "refused", "retries_denied")
+    __slots__ = ("arms", "codes", "durations", "fallbacks", "refused", "retries_denied")
 
     def __init__(self) -> None:
         # status → requests
         self.codes: dict[int, int] = {}
+        self.durations = Histogram()
         # (stage, word) → requests that it refused
         self.refused: dict[tuple[str, str], int] = {}
         # pool → requests that the split sent there, or had to send elsewhere
@@ -50,7 +52,7 @@ class LiveRoute:
     """One HTTP route of this worker."""
 
     __slots__ = (
-        "body_buffer", "budget", "cache", "codes", "counts", "filters", "first_check", "max_body", "name",
+        "body_buffer", "budget", "cache", "codes", "counts", "durations", "filters", "first_check", "max_body", "name",
         "per_try_timeout", "plain_answers", "pool", "pools", "refused", "response_header", "retry", "retry_statuses",
         "spec", "split", "stages", "timeouts", "transform", "websocket",
     )  # fmt: skip
@@ -89,6 +91,7 @@ class LiveRoute:
         self.budget = budget
         self.counts = counts
         self.codes = counts.codes
+        self.durations = counts.durations
         self.refused = counts.refused
 
     def withdraw_retry(self) -> bool:

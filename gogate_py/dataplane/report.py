@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gogate_py.messages import Counts
+from gogate_py.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gogate_py.middleware.response_cache import ResponseCache
 
 Sample = tuple[str, tuple[str, ...], float]
+Observed = tuple[str, tuple[str, ...], list[int], float]
 
 
 class Report:
@@ -38,17 +40,32 @@ class Report:
         listeners = plane.listeners.counted()
         for listener in listeners:
             self._listener(listener, counters)
+        histograms = self._durations()
         self._site(counters)
         self._own(counters)
-        histograms: list[tuple[str, tuple[str, ...], list[int], float]] = []
+        return Counts(counters, self._changed_gauges(listeners), histograms)
+
+    def _durations(self) -> list[Observed]:
+        """Requests are observed once, on their route; all of them together are the sum. Before _site takes the codes,
+        which say which routes are worth a look."""
+        site = self._plane.http
+        found: list[Observed] = []
+        whole = Histogram()
+        by_route = [("", site.unrouted_durations)]
+        by_route += [(name, counts.durations) for name, counts in site.counts.items() if counts.codes]
+        for route, durations in by_route:
+            taken = durations.take()
+            if taken is not None:
+                found.append(("gogate_route_duration_seconds", (route,), *taken))
+                whole.add(*taken)
         for name, histogram in (
-            ("gogate_request_duration_seconds", plane.http.durations),
-            ("gogate_connection_duration_seconds", plane.tcp_duration),
+            ("gogate_request_duration_seconds", whole),
+            ("gogate_connection_duration_seconds", self._plane.tcp_duration),
         ):
             taken = histogram.take()
             if taken is not None:
-                histograms.append((name, (), *taken))
-        return Counts(counters, self._changed_gauges(listeners), histograms)
+                found.append((name, (), *taken))
+        return found
 
     def _backend(self, b: LiveBackend, out: list[Sample]) -> None:
         labels = (b.pool_name, b.address)
@@ -180,6 +197,8 @@ class Report:
         now: dict[tuple[str, tuple[str, ...]], float] = {
             ("gogate_http_requests_in_flight", ()): plane.http.in_flight,
             ("gogate_event_loop_lag_seconds", (str(plane.slot),)): round(plane.lag, 4),
+            ("gogate_worker_connections", (str(plane.slot),)): plane.admission.open(),
+            ("gogate_worker_connections_limit", (str(plane.slot),)): plane.admission.cap,
         }
         for listener in listeners:  # one that moved has the name of the one that is gone
             series = ("gogate_connections_active", (listener.name,))
@@ -193,6 +212,8 @@ class Report:
         for backend in plane.table.rows.values():
             if backend.ready is not None:
                 now["gogate_pool_size", (backend.pool_name, backend.address)] = len(backend.ready)
+            if backend.http is not None:
+                now["gogate_backend_connections_idle", (backend.pool_name, backend.address)] = backend.http.idle
         before = self._gauges
         changed = [(*series, value) for series, value in now.items() if before.get(series) != value]
         # A series whose owner is gone goes to 0: the supervisor drops it when the backend or listener is.

@@ -47,6 +47,11 @@ class UpstreamConnections:
         idle, waiting = len(self._idle), len(self._waiting)
         return f"<{self._open} connections to {self.backend.address}, {idle} idle, {waiting} waiting>"
 
+    @property
+    def idle(self) -> int:
+        """Kept connections."""
+        return len(self._idle)
+
     def take(self, careful: bool) -> Upstream | None:
         """A kept connection, or None. ``careful``: ask the kernel whether it was closed (for requests that cannot be
         sent twice)."""

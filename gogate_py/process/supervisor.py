@@ -288,7 +288,7 @@ class Supervisor:
         self._arena.clear_slot(slot.slot, self._control.rows_in_use())
         self._totals.forget_gauges(slot.slot)
         if not self._workers.stopping:
-            self._totals.count("gogate_worker_restarts_total", ())
+            self._totals.count("gogate_worker_restarts_total", (str(slot.slot),))
         for number, (future, waiting, found) in list(self._questions.items()):
             self._answered(number, future, waiting, found, slot.slot)
 

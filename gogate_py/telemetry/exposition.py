@@ -1,9 +1,9 @@
 """Exposition: the totals in Prometheus' text format, or as OpenMetrics for who asks for it.
 
 The only module that imports prometheus_client; the control plane imports it, workers never do. Counters and histograms
-come from :class:`~gogate_py.telemetry.totals.Totals`, gauges of the control plane (health, breaker, registry …) are
-computed when they are asked for. Every metric of the catalogue appears in every answer, a metric without labels also
-with the value 0, so that a dashboard does not have to wait for the first event.
+come from :class:`~gogate_py.telemetry.totals.Totals`; what the control plane and the kernel know (health, breaker, CPU
+time …) is computed when it is asked for. Every metric of the catalogue appears in every answer, a metric without labels
+also with the value 0, so that a dashboard does not have to wait for the first event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS
 from gogate_py.telemetry.totals import Frozen, HistogramTotal, Labels, Totals
 
-#: Metric name → label values → number, for gauges that are computed at a scrape.
+#: Metric name → label values → number, for gauges (and counters that others keep) that are computed at a scrape.
 Gauges = Mapping[str, Mapping[Labels, float]]
 T = TypeVar("T")
 
@@ -49,7 +49,8 @@ class _Moment(Collector):
         for name, metric in CATALOGUE.items():
             if metric.kind == "counter":
                 counter = CounterMetricFamily(name, metric.help, labels=metric.labels)
-                for labels, value in _rows(self._totals.counters[name], metric.labels, 0.0):
+                table = self._gauges.get(name) or self._totals.counters[name]
+                for labels, value in _rows(table, metric.labels, 0.0):
                     counter.add_metric(labels, value)
                 yield counter
             elif metric.kind == "gauge":

@@ -21,6 +21,11 @@ class Histogram:
         self.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
         self.total += seconds
 
+    def add(self, buckets: list[int], total: float) -> None:
+        """Count what another one has observed."""
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, buckets, strict=True)]
+        self.total += total
+
     def take(self) -> tuple[list[int], float] | None:
         """What was observed since the last call, None when nothing was."""
         if not any(self.buckets):

@@ -21,10 +21,14 @@ log = logging.getLogger("gogate.metrics")
 
 #: Label sets per metric; a gateway with more backends than this reports the rest together.
 MAX_SERIES: Final = 10_000
-#: Seconds that the series of a removed backend are still shown: some scrapes, so that the last counts are seen.
+#: Series of a histogram are this many lines; it gets accordingly fewer label sets.
+_LINES: Final = len(DURATION_BOUNDS) + 3
+#: Seconds that the series of what was removed are still shown: some scrapes, so that the last counts are seen.
 KEEP_REMOVED: Final = 300.0
 
 OTHER: Final = "other"
+#: What a series may be about: the labels that name a thing which comes and goes. "" is no thing, but "none".
+OWNERS: Final = (("pool", "backend"), ("pool",), ("route",), ("listener",))
 _BUCKETS: Final = len(DURATION_BOUNDS) + 1
 
 Labels = tuple[str, ...]
@@ -61,11 +65,13 @@ class Totals:
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._max_series = max_series
+        self._max_histograms = max(1, max_series // _LINES)
         self._counters: dict[str, dict[Labels, float]] = _tables("counter")
         self._histograms: dict[str, dict[Labels, HistogramTotal]] = _tables("histogram")
         self._gauges: dict[int, dict[tuple[str, Labels], float]] = {}
         self._gauge_series: dict[str, int] = {}
-        self._removed: dict[tuple[str, str], float] = {}
+        # (owner, its name) → since when it is gone
+        self._removed: dict[tuple[Labels, Labels], float] = {}
         self._unknown: set[str] = set()
 
     # --- what is counted
@@ -78,7 +84,7 @@ class Totals:
         for name, labels, buckets, total in counts.histograms:
             if self._known(name, "histogram", labels) and len(buckets) == _BUCKETS:
                 table = self._histograms[name]
-                histogram = table.setdefault(self._capped(table, labels), HistogramTotal())
+                histogram = table.setdefault(self._capped(table, labels, self._max_histograms), HistogramTotal())
                 histogram.buckets = [a + b for a, b in zip(histogram.buckets, buckets, strict=True)]
                 histogram.total += total
         if counts.gauges:
@@ -99,30 +105,29 @@ class Totals:
         for name, _ in self._gauges.pop(slot, {}):
             self._gauge_series[name] -= 1
 
-    def keep_backends(self, backends: Iterable[tuple[str, str]], now: float) -> None:
-        """Note which (pool, backend) exist at monotonic time ``now``; forget those gone for KEEP_REMOVED seconds."""
-        current = set(backends)
-        for pair in self._backends_seen():
-            if pair in current:
-                self._removed.pop(pair, None)
-            elif now - self._removed.setdefault(pair, now) >= KEEP_REMOVED:
-                self.forget_backend(*pair)
+    def keep(self, there: Mapping[Labels, Iterable[Labels]], now: float) -> None:
+        """Note what exists at monotonic time ``now`` (owner of OWNERS → names); forget what is gone for KEEP_REMOVED
+        seconds."""
+        seen = self._owners_seen()
+        for owner, names in there.items():
+            current = set(names)
+            for name in seen[owner]:
+                if name in current:
+                    self._removed.pop((owner, name), None)
+                elif now - self._removed.setdefault((owner, name), now) >= KEEP_REMOVED:
+                    self._forget(owner, name)
 
-    def forget_backend(self, pool: str, backend: str) -> None:
-        """Drop every series of a backend that is gone."""
-        self._removed.pop((pool, backend), None)
+    def _forget(self, owner: Labels, name: Labels) -> None:
+        """Drop every series of something that is gone."""
+        self._removed.pop((owner, name), None)
         for tables in (self._counters, self._histograms):
-            for name, table in tables.items():
-                where = _backend_labels(CATALOGUE[name])
-                if where is not None:
-                    for labels in [one for one in table if (one[where[0]], one[where[1]]) == (pool, backend)]:
-                        del table[labels]
+            for metric, table in tables.items():
+                for labels in [one for one in table if name in _names(metric, owner, one)]:
+                    del table[labels]
         for of_slot in self._gauges.values():
-            for name, labels in list(of_slot):
-                where = _backend_labels(CATALOGUE[name])
-                if where is not None and (labels[where[0]], labels[where[1]]) == (pool, backend):
-                    del of_slot[name, labels]
-                    self._gauge_series[name] -= 1
+            for metric, labels in [one for one in of_slot if name in _names(one[0], owner, one[1])]:
+                del of_slot[metric, labels]
+                self._gauge_series[metric] -= 1
 
     # --- what is read
 
@@ -167,11 +172,12 @@ class Totals:
 
     def _count(self, name: str, labels: Labels, n: float) -> None:
         table = self._counters[name]
-        key = self._capped(table, labels)
+        key = self._capped(table, labels, self._max_series)
         table[key] = table.get(key, 0) + n
 
-    def _capped(self, table: Mapping[Labels, object], labels: Labels) -> Labels:
-        if labels in table or len(table) < self._max_series:
+    @staticmethod
+    def _capped(table: Mapping[Labels, object], labels: Labels, most: int) -> Labels:
+        if labels in table or len(table) < most:
             return labels
         return (OTHER,) * len(labels)
 
@@ -193,14 +199,13 @@ class Totals:
                 table[labels] = table.get(labels, 0) + value
         return summed
 
-    def _backends_seen(self) -> set[tuple[str, str]]:
-        seen: set[tuple[str, str]] = set()
+    def _owners_seen(self) -> dict[Labels, set[Labels]]:
+        seen: dict[Labels, set[Labels]] = {owner: set() for owner in OWNERS}
         for tables in (self._counters, self._histograms, self._summed_gauges()):
-            for name, table in tables.items():
-                where = _backend_labels(CATALOGUE[name])
-                if where is not None:
-                    seen.update((labels[where[0]], labels[where[1]]) for labels in table)
-        seen.discard((OTHER, OTHER))
+            for metric, table in tables.items():
+                for owner in OWNERS:
+                    if owner in _OWNED[metric]:
+                        seen[owner].update(*(_names(metric, owner, labels) for labels in table))
         return seen
 
 
@@ -227,8 +232,22 @@ def _tables(kind: str) -> dict[str, dict[Labels, T]]:
     return {name: {} for name, metric in CATALOGUE.items() if metric.kind == kind}
 
 
-def _backend_labels(metric: Metric) -> tuple[int, int] | None:
-    """Where a metric's pool and backend labels stand, None when it does not have both."""
-    if "pool" in metric.labels and "backend" in metric.labels:
-        return metric.labels.index("pool"), metric.labels.index("backend")
-    return None
+def _places(metric: Metric) -> dict[Labels, tuple[int, ...]]:
+    """Where the labels stand that name what a metric's series are about."""
+    return {
+        owner: tuple(metric.labels.index(label) for label in owner)
+        for owner in OWNERS
+        if set(owner) <= set(metric.labels)
+    }
+
+
+_OWNED: Final = {name: _places(metric) for name, metric in CATALOGUE.items()}
+
+
+def _names(metric: str, owner: Labels, labels: Labels) -> tuple[Labels, ...]:
+    """The one thing of this kind that a series is about; none for the series of the rest, and for no thing at all."""
+    places = _OWNED[metric].get(owner)
+    if places is None:
+        return ()
+    name = tuple(labels[place] for place in places)
+    return () if name[-1] == "" or set(labels) == {OTHER} else (name,)

@@ -100,6 +100,32 @@ def test_the_first_snapshot_is_there_when_start_returns() -> None:
     run(text, body, NameServer(web=["10.0.0.7"]))
 
 
+def test_what_numbers_are_kept_of() -> None:
+    """Backends, pools, routes and listeners, by the names that the metrics have for them."""
+
+    async def body(world: World) -> None:
+        assert world.control.served() == {
+            ("pool", "backend"): {("v1", "10.0.0.1:80"), ("v2", "10.0.0.1:80"), ("v2", "10.0.0.9:80")},
+            ("pool",): {("v1",), ("v2",)},
+            ("route",): {("web",), ("echo",), ("tls-a",)},
+            ("listener",): {("http:default",), ("echo",), ("sni::7443",)},
+        }
+        world.register("one", "10.0.0.5:80")
+        await until(lambda: ("v1", "10.0.0.5:80") in world.control.served()["pool", "backend"])
+
+    text = """
+server: {httpListenAddr: ":8081", health: {enabled: false}}
+pools:
+  v1: {backends: ["10.0.0.1:80"], service: api}
+  v2: {backends: ["10.0.0.1:80", "10.0.0.9:80"]}
+routes:
+  - {name: web, pool: v1}
+  - {name: echo, type: tcp, listenAddr: ":7000", pool: v2}
+  - {name: tls-a, type: tcp, listenAddr: ":7443", sni: [a.test], pool: v2}
+"""
+    run(text, body)
+
+
 def test_a_slow_name_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """start() waits a moment for names, not longer; an answer that comes while gogate is still starting is not lost."""
     monkeypatch.setattr(control_module, "FIRST_LOOKUP", 0.01)

@@ -117,6 +117,29 @@ def test_stats_sum_up(busy: Gateway) -> None:
     assert {worker["state"] for worker in stats["workers"]} == {"serving"}
 
 
+def test_durations_of_routes_add_up_to_all(busy: Gateway) -> None:
+    """Every request is observed on its route (empty: none matched); all of them are the histogram without labels."""
+    samples = busy.metrics()
+    of_routes = {name: n for name, n in samples.items() if name.startswith("gogate_route_duration_seconds_count")}
+    assert {'gogate_route_duration_seconds_count{route="web"}', 'gogate_route_duration_seconds_count{route=""}'} == set(
+        of_routes
+    )
+    assert sum(of_routes.values()) == samples["gogate_request_duration_seconds_count"] > 6
+
+
+def test_what_every_process_uses_is_shown(busy: Gateway) -> None:
+    """Descriptors, memory and CPU time of the supervisor and both workers; connections of the workers, and those they
+    keep to backends."""
+    for name in ("open_fds", "max_fds", "resident_memory_bytes", "cpu_seconds_total"):
+        for process in ("supervisor", "0", "1"):
+            assert busy.metric(f"gogate_process_{name}", worker=process) > 0, (name, process)
+    with socket.create_connection(busy.address("http:default"), timeout=10):
+        wait_for(lambda: busy.metric("gogate_worker_connections") == 1, what="the connection to be counted")
+    assert busy.metric("gogate_worker_connections_limit", worker="0") > 0
+    wait_for(lambda: busy.metric("gogate_backend_connections_idle", pool="web") > 0, what="kept connections")
+    assert busy.metric("gogate_backend_connections_reused_total", pool="web") > 0
+
+
 def test_labels_never_come_from_requests(busy: Gateway) -> None:
     """Paths, hosts and methods that clients make up leave the set of series as it is."""
     def series() -> set[str]:

@@ -17,6 +17,7 @@ REQUESTS = "gogate_requests_total"
 ACTIVE = "gogate_connections_active"
 READY = "gogate_pool_size"
 DURATION = "gogate_request_duration_seconds"
+PAIR = ("pool", "backend")
 
 
 def counted(name: str, labels: tuple[str, ...], n: float) -> Counts:
@@ -100,8 +101,8 @@ def test_only_the_catalogue_is_accepted(report: Counts, caplog: pytest.LogCaptur
 def test_own_counts_must_be_in_the_catalogue() -> None:
     """The supervisor counts by the same names; a wrong one is a bug and says so."""
     totals = Totals()
-    totals.count("gogate_worker_restarts_total", ())
-    totals.count("gogate_worker_restarts_total", (), 2)
+    totals.count("gogate_worker_restarts_total", ("0",))
+    totals.count("gogate_worker_restarts_total", ("1",), 2)
     assert totals.counter_sum("gogate_worker_restarts_total") == 3
     with pytest.raises(KeyError):
         totals.count("gogate_nonsense_total", ())
@@ -133,16 +134,39 @@ def test_series_of_removed_backends_go_after_a_while() -> None:
         totals.add(0, counted("gogate_tcp_connections_total", ("route", "p", backend, "ok"), 1))
         totals.add(0, gauged((READY, ("p", backend), 1)))
     totals.add(0, counted("gogate_connections_total", ("http",), 9))
-    totals.keep_backends([("p", "stays")], 1000.0)
-    totals.keep_backends([("p", "stays"), ("p", "returns")], 1000.0 + KEEP_REMOVED - 1)
+    totals.keep({PAIR: [("p", "stays")]}, 1000.0)
+    totals.keep({PAIR: [("p", "stays"), ("p", "returns")]}, 1000.0 + KEEP_REMOVED - 1)
     assert len(totals.counter(REQUESTS)) == 3
-    totals.keep_backends([("p", "stays")], 1000.0 + KEEP_REMOVED)
+    totals.keep({PAIR: [("p", "stays")]}, 1000.0 + KEEP_REMOVED)
     assert {labels[1] for labels in totals.counter(REQUESTS)} == {"stays", "returns"}
     assert {labels[2] for labels in totals.counter("gogate_tcp_connections_total")} == {"stays", "returns"}
     assert totals.gauge(READY).keys() == {("p", "stays"), ("p", "returns")}
     assert totals.counter_sum("gogate_connections_total") == 9
-    totals.keep_backends([("p", "stays")], 1000.0 + 3 * KEEP_REMOVED)
+    totals.keep({PAIR: [("p", "stays")]}, 1000.0 + 3 * KEEP_REMOVED)
     assert {labels[1] for labels in totals.counter(REQUESTS)} == {"stays"}
+
+
+def test_series_of_removed_routes_pools_and_listeners_go_too() -> None:
+    """Whatever a series is about: with it goes the series. What is about nothing ("") and about the rest stays."""
+    totals = Totals(max_series=3 * 14)
+    buckets = [1] + [0] * len(DURATION_BOUNDS)
+    for name in ("stays", "goes", "beyond the cap", "too"):
+        totals.add(0, Counts([("gogate_route_requests_total", (name, "200"), 1)],
+                             [("gogate_pool_waiting", (name,), 1), (ACTIVE, (name,), 1)],
+                             [("gogate_route_duration_seconds", (name,), buckets, 0.1)]))  # fmt: skip
+    totals.add(0, counted("gogate_route_requests_total", ("", "404"), 1))
+    totals.add(0, counted("gogate_split_requests_total", ("stays", "goes"), 1))
+    durations = totals.freeze().histograms["gogate_route_duration_seconds"]
+    assert {labels: sum(one.buckets) for labels, one in durations.items()} == {
+        ("stays",): 1, ("goes",): 1, ("beyond the cap",): 1, ("other",): 1,
+    }  # fmt: skip
+    there = {("route",): [("stays",)], ("pool",): [("stays",)], ("listener",): [("stays",)]}
+    totals.keep(there, 1000.0)
+    totals.keep(there, 1000.0 + KEEP_REMOVED)
+    assert set(totals.counter("gogate_route_requests_total")) == {("stays", "200"), ("", "404")}
+    assert set(totals.freeze().histograms["gogate_route_duration_seconds"]) == {("stays",), ("other",)}
+    assert totals.counter("gogate_split_requests_total") == {}
+    assert set(totals.gauge("gogate_pool_waiting")) == set(totals.gauge(ACTIVE)) == {("stays",)}
 
 
 def test_frozen_totals_do_not_change() -> None:
