@@ -8,8 +8,9 @@
     has the port of one that goes                likewise, beside it: both may listen until everybody has changed over
                                                  (``127.0.0.1:8080`` becomes ``:8080``)
 
-What no listener needs any more is closed here when the workers are told, and there when they do it: they empty its
-accept queue first, and a copy here would go on filling it. Addresses are compared as they are written.
+What no listener needs any more begins no new handshakes first (``handshakes``); then it is closed here when the
+workers are told, and there when they do it: they empty its accept queue first, and a copy here would go on filling it.
+Addresses are compared as they are written.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gogate_py.addresses import parse
+from gogate_py.process import handshakes
 from gogate_py.process.sockets import BoundListener, bind
 
 
@@ -80,6 +82,19 @@ class Bindings:
         self._coming = Change(added, removed, {name: bound[name] for name in wanted}, dict(wanted))
         return self._coming
 
+    async def quiet(self) -> None:
+        """Complete the handshakes, and begin no more, where nobody listens any more in the configuration that is being
+        prepared."""
+        change = self._coming
+        assert change is not None
+        here = {str(listener.address) for listener in change.bound.values()}
+        going = (listener for listener in change.removed if str(listener.address) not in here)
+        await handshakes.finish([sock for listener in going for sock in listener.handshaking()])
+
+    async def quiet_all(self) -> None:
+        """Likewise everywhere, when gogate ends and nobody goes on with its sockets."""
+        await handshakes.finish([sock for listener in self.listeners for sock in listener.handshaking()])
+
     def _new_id(self, name: str) -> str:
         """An id that no socket of a worker has: the name, unless its listener is there with another address."""
         if name not in self._bound:
@@ -94,9 +109,12 @@ class Bindings:
             listener.close(keep_path=str(listener.address) in here)
 
     def abandon(self) -> None:
-        """The configuration is not served after all: close what was bound for it."""
+        """The configuration is not served after all: close what was bound for it; what was to go stays."""
         change, self._coming = self._coming, None
         if change is not None:
+            for listener in change.removed:
+                for sock in listener.handshaking():
+                    handshakes.allow(sock)
             self._close(change.added)
 
     def commit(self) -> list[BoundListener]:

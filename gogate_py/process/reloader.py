@@ -4,6 +4,7 @@
     the same configuration       nothing to do (a touch, a comment, another spelling)
     what cannot be reloaded      refused by name: a restart is needed
     bind new listeners           an address taken: refused, nothing changes
+    complete handshakes          on what goes, and begin no more: 0.1 s
     look up new names            at most half a second; a name that does not resolve is a backend that is down
     pass sockets on              new ones to the workers; of what goes the workers have the only copies from here on
     one snapshot for everybody   each worker swaps one reference, closes what is gone, and acknowledges
@@ -148,6 +149,7 @@ class Reloader:
             change = await self._bindings.prepare(listener_addresses(new))
         except StartError as error:
             return "failure", [str(error)]
+        await self._bindings.quiet()
         own = [listener.address for listener in (*change.bound.values(), *self._admin_listeners)]
 
         def change_over() -> None:

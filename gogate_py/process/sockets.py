@@ -31,7 +31,7 @@ class BoundListener:
     def __init__(
         self, listener_id: str, address: Address, sockets: list[socket.socket], *, ours: bool = True
     ) -> None:
-        """``ours``: the path of a Unix socket is ours to remove; not that of one that systemd made."""
+        """``ours``: its sockets, and the path of a Unix socket, end with us; not those that systemd made."""
         self._ours = ours
         self.id = listener_id
         self.address = address
@@ -40,6 +40,10 @@ class BoundListener:
     def for_slot(self, slot: int) -> socket.socket:
         """The socket of a worker slot."""
         return self.sockets[slot % len(self.sockets)]
+
+    def handshaking(self) -> list[socket.socket]:
+        """The sockets on which the kernel shakes hands for us alone: none of a Unix socket, or of systemd's."""
+        return self.sockets if self._ours and not self.address.is_unix else []
 
     def close(self, *, keep_path: bool = False) -> None:
         """Close our copies (and remove a Unix socket's path, unless somebody else listens there)."""

@@ -266,6 +266,7 @@ class Supervisor:
             self._reloader.stop()
         if shutdown.drain_delay:
             await asyncio.sleep(shutdown.drain_delay)
+        await self._bindings.quiet_all()
         # Ours first: from now on only the workers hold the sockets, and they empty the accept queues before they close
         # them.
         self._bindings.close()
