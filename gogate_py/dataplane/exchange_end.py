@@ -78,7 +78,7 @@ class ExchangeEnd(AnswerRelay):
         if self.over:
             return
         if self.tunnel is not None:
-            self.tunnel.client_lost()
+            self.tunnel.client_lost(reason)
             return
         self._end_attempt(counts=False)
         if not self.head_out:

@@ -218,6 +218,15 @@ class HttpSite:
             for client in clients:
                 client.drain(by)
 
+    def send_away(self) -> None:
+        """The grace time is over: cut every client, but those of WebSockets when they have been told."""
+        for client in list(self.clients):
+            exchange = client.exchange
+            if exchange is not None and exchange.tunnel is not None:
+                exchange.tunnel.go_away("grace_period")
+            else:
+                client.cut_off("grace_period")
+
     def cut(self) -> None:
         """Abort every client connection that is left."""
         for client in list(self.clients):

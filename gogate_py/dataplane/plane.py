@@ -29,6 +29,7 @@ from gogate_py.dataplane.services import Services
 from gogate_py.dataplane.sni_intake import SniIntake
 from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
+from gogate_py.dataplane.tunnel import FAREWELL
 from gogate_py.dataplane.waiting import WaitingRoom
 from gogate_py.messages import KeySet, LogLines, Unreachable, Up
 from gogate_py.middleware.rate_limit import connection_limits
@@ -146,18 +147,24 @@ class Plane:
         for backend in self.table.rows.values():
             if backend.ready is not None:
                 backend.ready.close()
-        while self.admission.open():
-            if monotonic() >= self.drain_by:
-                break
-            await asyncio.sleep(0.02)
+        await self._until(lambda: not self.admission.open(), self.drain_by)
         cut = self.admission.open()
         for arriving in list(self.admission.arriving):
             arriving.abort()
         for relay in list(self.relays.values()):
             relay.cut("grace_period")
+        self.http.send_away()
+        await self._until(lambda: not self.http.clients, monotonic() + FAREWELL)
         self.http.cut()
         await asyncio.sleep(0)
         return cut
+
+    @staticmethod
+    async def _until(done: Callable[[], bool], by: float) -> None:
+        while not done():
+            if monotonic() >= by:
+                break
+            await asyncio.sleep(0.02)
 
     def finish(self) -> None:
         """Send the last counters and log lines."""
