@@ -162,6 +162,8 @@ class Listeners:
         live.paused = False
         if server is not None:
             server.close()
+            # What the loop accepted in this turn becomes a connection, and is counted, in its next one.
+            await asyncio.sleep(0)
         make = self._factory(live)
         while True:
             try:

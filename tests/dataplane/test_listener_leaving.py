@@ -91,6 +91,21 @@ def test_who_waits_in_the_accept_queue_is_answered(loop: str) -> None:
     run(main(), loop)
 
 
+def test_who_is_just_being_accepted_when_the_gateway_stops_is_answered() -> None:
+    """The event loop has the connection, and has told nobody yet: the drain must not take the worker for empty."""
+
+    async def main() -> None:
+        async with HttpPlane(StubUpstream()) as bed:
+            with socket.create_connection(("127.0.0.1", bed.port), 5) as client:
+                client.sendall(GET)
+                await asyncio.sleep(0)  # the loop polls and accepts; connection_made is its turn after ours
+                assert not bed.site.clients
+                assert await bed.plane.drain(5, 5) == 0
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    run(main())
+
+
 def test_a_proxy_header_that_comes_later() -> None:
     """A connection that was accepted before, and becomes a client after, is told to go as well."""
 
