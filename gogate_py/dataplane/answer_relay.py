@@ -76,7 +76,9 @@ class AnswerRelay(ExchangeState):
         else:
             out = b"".join((data[: end - 2], line, data[end:]))
         self.sent_bytes = len(out)
-        downstream.write(out)
+        transport = downstream.transport
+        if not transport.is_closing():
+            transport.write(out)
         downstream.deadline = self.started + BODY_CHECK
 
     def _edited(self, head: ResponseHead, body: bool) -> None:

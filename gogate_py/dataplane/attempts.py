@@ -43,7 +43,7 @@ class Attempts(ExchangeEnd):
         """The first pick: go to a backend, wait for one with room, or answer."""
         pool = self.pool
         assert pool is not None
-        if not pool.waiting:  # those who wait are first, also in the moment in which a place is free
+        if not pool.waiting.waiters:  # those who wait are first, also in the moment in which a place is free
             picked = pool.pick((), self.pool_key)
             if picked is not None:
                 self._go(*picked)
@@ -87,12 +87,11 @@ class Attempts(ExchangeEnd):
         self.backend = backend
         self._trial = trial
         self.attempts += 1
-        self._connect()
+        self._connect(backend)
 
-    def _connect(self) -> None:
+    def _connect(self, backend: LiveBackend) -> None:
         """Take or make a connection to the backend of this attempt."""
-        backend, route = self.backend, self.route
-        assert backend is not None
+        route = self.route
         assert route is not None
         if backend.latency is not None:
             self._timed = True
@@ -165,7 +164,7 @@ class Attempts(ExchangeEnd):
             self.asked_at = monotonic()
         route = self.route
         assert route is not None
-        if self._pending_size <= route.body_buffer and self._may_repeat_sent():
+        if self._pending_size <= route.body_buffer and (self.method in route.repeatable or self._may_repeat_sent()):
             self._kept, self._kept_size = pending or [], self._pending_size
         assert self.backend is not None
         self.backend.bytes_sent += len(data)
@@ -397,10 +396,10 @@ class Attempts(ExchangeEnd):
             self._timer = self.site.plane.loop.call_later(delay, self._backed_off)
         else:
             self._due_from_now()
-            self._connect()
+            self._connect(backend)
 
     def _backed_off(self) -> None:
         self._timer = None
         if not self.over and self.backend is not None:
             self._due_from_now()
-            self._connect()
+            self._connect(self.backend)

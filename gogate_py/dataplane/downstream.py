@@ -31,6 +31,7 @@ from gogate_py.dataplane.read_gate import BACKEND_FULL, BUFFER_FULL, ReadGate, u
 from gogate_py.dataplane.request_intake import checked_exchange, fast_exchange
 from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder
+from gogate_py.wire.fast_head import FastRequest
 from gogate_py.wire.head_check import check_request_head, early_refusal, find_head_end, strip_leading_empty_line
 from gogate_py.wire.llhttp_check import RequestFraming
 from gogate_py.wire.proxy_protocol import ProxyHeader
@@ -66,6 +67,8 @@ class Downstream:
         "_head_begun",
         "_header",
         "_in_parse",
+        "_known",
+        "_known_to",
         "_reading",
         "_searched",
         "_ticket",
@@ -109,6 +112,9 @@ class Downstream:
         self._head_begun = True  # the time of a head runs from its first byte; of the first head, from accept
         self._blank_line = False
         self._in_parse = False
+        # The last clean head, and who found it so: the same bytes have the same verdict, and many clients repeat them.
+        self._known: FastRequest | None = None
+        self._known_to: object = None
         # --- the request
         self.exchange: Exchange | None = None
         self.keep_alive = True
@@ -162,8 +168,15 @@ class Downstream:
                     return
                 if not (self._buffer or self._discard or self.write_paused):
                     site = self.site
-                    found = site.fast_request(data)
-                    if found is not None and site.framing.agrees_one_message(data):
+                    fast_request = site.fast_request
+                    found = self._known
+                    if found is None or found.string != data or self._known_to is not fast_request:
+                        found = fast_request(data)
+                        if found is not None and not site.framing.agrees_one_message(data):
+                            found = None
+                        self._known = found
+                        self._known_to = fast_request
+                    if found is not None:
                         self.keep_alive = True
                         self.exchange = exchange = fast_exchange(self, data, found)
                         exchange.start()
@@ -278,8 +291,10 @@ class Downstream:
         elif self.write_paused:
             self.deadline = now + FLUSH
         else:
-            self.deadline = now + self._idle_timeout()
-        self._resume(BACKEND_FULL)
+            site = self.site
+            self.deadline = now + (self._idle_timeout() if site.draining or site.leaving else site.idle_timeout)
+        if self._reading is not None:
+            self._reading.resume(BACKEND_FULL)
         if self._buffer and not self._in_parse:
             self._parse_guarded()
 

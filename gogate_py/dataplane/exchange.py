@@ -23,7 +23,7 @@ from gogate_py.dataplane.body_watch import BODY_CHECK
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.errors import Failure, WireError
 from gogate_py.middleware.chain import Answer, NeedBody, Outcome, Refusal
-from gogate_py.middleware.route_match import match_request
+from gogate_py.middleware.route_match import routed_method
 from gogate_py.middleware.transform import Transform
 from gogate_py.policy.router import NotAllowed
 from gogate_py.wire.chunked import ChunkedDecoder
@@ -45,7 +45,10 @@ class Exchange(Attempts):
         site = self.site
         site.in_flight += 1
         try:
-            found = match_request(site.router, site.host_key(self.host), self)
+            method = self.method
+            if method == b"OPTIONS":
+                method = routed_method(site.router, site.host_key(self.host), self)
+            found = site.router.match(site.host_key(self.host), self.path, method, self)
         except WireError as error:
             self.answer(error.failure, error.detail)
             return

@@ -69,7 +69,7 @@ class ExchangeEnd(AnswerRelay):
             self._trial = False
         backend.end()
         pool = self.pool
-        if pool is not None and pool.waiting:
+        if pool is not None and pool.waiting.waiters:
             pool.waiting.freed()
 
     def client_gone(self, reason: str = "") -> None:
@@ -160,8 +160,8 @@ class ExchangeEnd(AnswerRelay):
 
     # --- the end of the answer
 
-    def answered(self, upstream: Upstream, keep: bool) -> None:
-        """The answer is complete; ``keep``: the connection can serve another request."""
+    def answered(self, upstream: Upstream, keep: bool, now: float) -> None:
+        """The answer is complete, at ``now``; ``keep``: the connection can serve another request."""
         if self._chunked:
             end = last_chunk(self.answer_trailers)
             self.sent_bytes += len(end)
@@ -183,7 +183,7 @@ class ExchangeEnd(AnswerRelay):
         if keep:
             assert backend.http is not None
             backend.http.put(upstream)
-        self.complete()
+        self.complete(now)
 
     # --- tunnels (WebSocket)
 
@@ -230,8 +230,8 @@ class ExchangeEnd(AnswerRelay):
 
     # --- the end
 
-    def complete(self) -> None:
-        """Exactly once, on every path: count, log, let the connection go on."""
+    def complete(self, now: float = 0.0) -> None:
+        """Exactly once, on every path: count, log, let the connection go on. ``now``: monotonic seconds, if known."""
         if self.over:
             return
         self.over = True
@@ -249,7 +249,7 @@ class ExchangeEnd(AnswerRelay):
             self._recording.abandon()
             self._recording = None
         site = self.site
-        now = monotonic()
+        now = now or monotonic()
         duration = now - self.started
         status = self.status
         route = self.route

@@ -37,7 +37,7 @@ from gogate_py.middleware.pipeline import compile_pipeline
 from gogate_py.middleware.question import AskedRequest, Question
 from gogate_py.middleware.rate_limit import Limiter
 from gogate_py.middleware.response_cache import ResponseCache
-from gogate_py.middleware.route_match import match_request, routed_method
+from gogate_py.middleware.route_match import routed_method
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.policy.eligibility import eligible
 from gogate_py.policy.router import NotAllowed, Router
@@ -119,10 +119,9 @@ class Explainer:
         }
         key = host_key(request.host)
         try:
-            candidates = self._router.explain(
-                key, request.path, routed_method(self._router, key, request), request
-            )
-            found = match_request(self._router, key, request)
+            method = routed_method(self._router, key, request)
+            candidates = self._router.explain(key, request.path, method, request)
+            found = self._router.match(key, request.path, method, request)
         except WireError as error:
             facts["outcome"] = _refused(Refusal(error.failure, error.detail), "route")
             return facts

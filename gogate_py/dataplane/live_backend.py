@@ -3,7 +3,7 @@ connections and counters live here, for as long as the backend keeps its row."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gogate_py.arena import PERMITS, Arena
 from gogate_py.backend_tls import TlsClient
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.upstream_connections import UpstreamConnections
 
 
+class Picked(NamedTuple):
+    """A backend for new work, already counted as working; ``trial``: it goes as a breaker's trial."""
+
+    backend: LiveBackend
+    trial: bool
+
+
 class LiveBackend:
     """One backend in this worker: its settings from the snapshot, its state, its connections and its counters."""
 
@@ -25,17 +32,20 @@ class LiveBackend:
         "_permit",
         "address",
         "backup",
+        "begin",
         "breaker",
         "bytes_received",
         "bytes_sent",
         "connects",
         "draining",
+        "end",
         "endpoints",
         "failure_statuses",
         "http",
         "latency",
         "max_connections",
         "next_endpoint",
+        "ordinary",
         "outlier",
         "pool_hits",
         "pool_misses",
@@ -61,6 +71,11 @@ class LiveBackend:
         self.address = spec.address
         self.next_endpoint = 0
         self._active = ActiveCount(arena, spec.row, slot, slots)
+        #: A request or connection starts; to be matched by ``end``: a request or connection is over.
+        self.begin = self._active.begin
+        self.end = self._active.end
+        #: The pick of it that is no trial: made once, not for each request.
+        self.ordinary = Picked(self, False)
         self._cells = arena.cells
         self._permit = arena.backend(spec.row) + PERMITS + slot
         # --- settings, state: see configure
@@ -124,21 +139,13 @@ class LiveBackend:
         """Whether this worker has work at it."""
         return self._active.mine() > 0
 
-    def begin(self) -> None:
-        """A request or connection starts; to be matched by :meth:`end`."""
-        self._active.add(1)
-
     def try_begin(self) -> bool:
         """Start one if maxConnections, over all workers, allows it."""
         limit = self.max_connections
         if limit:
             return self._active.try_add(limit)
-        self._active.add(1)
+        self._active.begin()
         return True
-
-    def end(self) -> None:
-        """A request or connection is over."""
-        self._active.add(-1)
 
     def ejected(self, now_ns: int) -> bool:
         """Whether outlier detection has taken it out for a while."""

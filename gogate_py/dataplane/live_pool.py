@@ -13,10 +13,9 @@ A pick counts the backend as working (``begin``); whoever gets it must ``end`` i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from gogate_py.clock import Random, monotonic, monotonic_ns
-from gogate_py.dataplane.live_backend import LiveBackend
+from gogate_py.dataplane.live_backend import LiveBackend, Picked
 from gogate_py.dataplane.waiting import WaitingRoom
 from gogate_py.errors import Failure
 from gogate_py.middleware.chain import RequestView
@@ -29,13 +28,6 @@ from gogate_py.snapshot import Pool
 
 #: Picks of a warming backend that chance refused, before it is taken anyway.
 _WARM_TRIES = 3
-
-
-class Picked(NamedTuple):
-    """A backend for new work, already counted as working; ``trial``: it goes as a breaker's trial."""
-
-    backend: LiveBackend
-    trial: bool
 
 
 class LivePool:
@@ -119,7 +111,7 @@ class LivePool:
             if backend is None:
                 return None
             backend.begin()
-            return Picked(backend, False)
+            return backend.ordinary
         trial = False
         now_ns = monotonic_ns()
 
@@ -140,12 +132,16 @@ class LivePool:
         backend = None
         if not tried:
             backend = self._first(key)
-            if backend is None or accept(backend):
-                return None if backend is None else Picked(backend, trial)
+            if backend is None:
+                return None
+            if accept(backend):
+                return Picked(backend, True) if trial else backend.ordinary
         backend = self._balancer.pick_accepted(accept, key)
         if backend is None and self._reserve is not None:
             backend = self._reserve.pick_accepted(accept, key)
-        return None if backend is None else Picked(backend, trial)
+        if backend is None:
+            return None
+        return Picked(backend, True) if trial else backend.ordinary
 
     def _first(self, key: int) -> LiveBackend | None:
         """The balancer's first proposal; a backend that warms up is passed over by chance (slowStart)."""

@@ -14,7 +14,7 @@ from gogate_py.dataplane.live_pool import LivePool
 from gogate_py.middleware.chain import RequestView
 from gogate_py.middleware.pipeline import Pipeline
 from gogate_py.middleware.split import Split
-from gogate_py.policy.retry import RetryBudget, RetryPolicy
+from gogate_py.policy.retry import IDEMPOTENT, RetryBudget, RetryPolicy
 from gogate_py.snapshot import HttpRoute
 from gogate_py.telemetry.histogram import Histogram
 
@@ -53,8 +53,8 @@ class LiveRoute:
 
     __slots__ = (
         "body_buffer", "budget", "cache", "codes", "counts", "durations", "filters", "first_check", "max_body", "name",
-        "per_try_timeout", "plain_answers", "pool", "pools", "refused", "response_header", "retry", "retry_statuses",
-        "spec", "split", "stages", "timeouts", "transform", "websocket",
+        "per_try_timeout", "plain_answers", "pool", "pools", "refused", "repeatable", "response_header", "retry",
+        "retry_statuses", "spec", "split", "stages", "timeouts", "transform", "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,8 @@ class LiveRoute:
         self.first_check = min(self.response_header, spec.timeouts.request or INFINITE)
         retry = spec.retry if spec.retry is not None and spec.retry.attempts > 1 else None
         self.retry = RetryPolicy(retry) if retry is not None else None
+        # methods whose requests may be sent twice, whatever their fields
+        self.repeatable = self.retry.repeatable if self.retry is not None else IDEMPOTENT
         self.retry_statuses = frozenset(retry.statuses) if retry is not None else _NO_STATUSES
         self.per_try_timeout = spec.retry.per_try_timeout if spec.retry is not None else 0.0
         self.body_buffer = retry.body_buffer if retry is not None else 0

@@ -299,9 +299,13 @@ class ActiveCount:
         # --- since the last report
         self.contended = 0
 
-    def add(self, n: int) -> None:
-        """Count ``n`` more (or fewer) in this worker."""
-        self._cells[self._mine] += n
+    def begin(self) -> None:
+        """Count one more in this worker."""
+        self._cells[self._mine] += 1
+
+    def end(self) -> None:
+        """Count one fewer in this worker."""
+        self._cells[self._mine] -= 1
 
     def try_add(self, limit: int) -> bool:
         """Count one more if fewer than ``limit`` are active over all workers; a busy lock counts as full. Exact where

@@ -24,6 +24,7 @@ from gogate_py.backend_tls import TlsClient, explain
 from gogate_py.clock import monotonic
 from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder
+from gogate_py.wire.fast_head import FastResponse
 from gogate_py.wire.head_check import ResponseHead, check_response_head, find_head_end, has_body
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Upstream:
         "_decoder",
         "_interim",
         "_keep",
+        "_known_answer",
+        "_known_head",
+        "_known_to",
         "_left",
         "_owner",
         "_state",
@@ -88,6 +92,10 @@ class Upstream:
         self._keep = False
         self._interim = 0
         self.received = 0
+        # The last clean head with what was found in it, and who found it: the same bytes have the same verdict.
+        self._known_head = b""
+        self._known_answer: FastResponse = (0, 0, 0, 0)
+        self._known_to: object = None
 
     # --- asyncio
 
@@ -264,6 +272,11 @@ class Upstream:
         searched = len(self._buffer)
         if searched:
             data = self._buffer + data
+        elif exchange.fast_answer and self._known_to is exchange.site.fast_response:
+            known = self._known_head
+            if data.startswith(known) and self._known_answer[0] not in exchange.retry_statuses:
+                self._fast(exchange, data, len(known), self._known_answer)
+                return
         limits = exchange.site.limits
         while True:
             end = find_head_end(data, searched - 3)
@@ -280,6 +293,9 @@ class Upstream:
             if exchange.fast_answer:
                 fast = exchange.site.fast_response(head_bytes)
                 if fast is not None and fast[0] not in exchange.retry_statuses:
+                    self._known_head = head_bytes
+                    self._known_answer = fast
+                    self._known_to = exchange.site.fast_response
                     self._fast(exchange, data, end, fast)
                     return
             head = check_response_head(head_bytes, limits)
@@ -384,16 +400,17 @@ class Upstream:
         """The answer is complete: give the connection back, then let the exchange end."""
         self.exchange = None
         self._decoder = None
+        now = monotonic()
         if keep and not exchange.body_open and not self.write_paused and not self.transport.is_closing():
             self._state = IDLE
             if exchange.response_paused:
                 self.resume()
             self.reused = True
-            self.idle_since = monotonic()
+            self.idle_since = now
         else:
             # Also when the answer came before the backend had the whole request: where the next one begins would be a
             # guess.
             keep = False
             self._state = CLOSED
             self.transport.abort()
-        exchange.answered(self, keep)
+        exchange.answered(self, keep, now)

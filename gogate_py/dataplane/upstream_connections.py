@@ -154,8 +154,8 @@ class UpstreamConnections:
         if leaving or len(idle) >= self.settings.max_idle_per_host:
             upstream.close()
             return
-        if not idle:
-            self.deadline = monotonic() + _EXPIRY_PERIOD
+        if self.deadline == INFINITE:
+            self.deadline = upstream.idle_since + _EXPIRY_PERIOD
             plane.deadlines.add(self)
         upstream.reused = True
         idle.append(upstream)

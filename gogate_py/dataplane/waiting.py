@@ -33,35 +33,36 @@ class Waiter(Protocol):
 class WaitingRoom:
     """Those who wait for one pool in this worker."""
 
-    __slots__ = ("_call_later", "_offered", "_timer", "_waiters", "timed_out")
+    __slots__ = ("_call_later", "_offered", "_timer", "timed_out", "waiters")
 
     def __init__(self, call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle]) -> None:
         self._call_later = call_later
-        self._waiters: deque[tuple[Waiter, float]] = deque()
+        # to be read by others only for whether there is somebody
+        self.waiters: deque[tuple[Waiter, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._offered = False
         # --- since the last report
         self.timed_out = 0
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     def enter(self, waiter: Waiter, limit: float) -> None:
         """Wait at most ``limit`` seconds, behind those who wait already."""
-        self._waiters.append((waiter, monotonic() + limit))
+        self.waiters.append((waiter, monotonic() + limit))
         if self._timer is None:
             self._timer = self._call_later(POLL, self._poll)
 
     def leave(self, waiter: object) -> None:
         """It does not wait any more."""
-        for entry in self._waiters:
+        for entry in self.waiters:
             if entry[0] is waiter:
-                self._waiters.remove(entry)
+                self.waiters.remove(entry)
                 return
 
     def freed(self) -> None:
         """Something of this worker's ended: look very soon (not inside of what is just ending)."""
-        if self._waiters and not self._offered:
+        if self.waiters and not self._offered:
             self._offered = True
             if self._timer is not None:
                 self._timer.cancel()
@@ -70,7 +71,7 @@ class WaitingRoom:
     def _poll(self) -> None:
         self._timer = None
         self._offered = False
-        waiters = self._waiters
+        waiters = self.waiters
         now = monotonic()
         while waiters:
             waiter, until = waiters[0]
@@ -91,5 +92,5 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiters:
-            self._waiters.popleft()[0].waited_too_long()
+        while self.waiters:
+            self.waiters.popleft()[0].waited_too_long()

@@ -21,18 +21,9 @@ class Routed(Protocol):
 R = TypeVar("R", bound=Routed)
 
 
-def match_request(router: Router[R], host: bytes, request: RequestView) -> R | NotAllowed | None:
-    """The route of a request; NotAllowed when only its method was wrong, None without one. ``host`` as routes are
-    keyed. Raises WireError for a query that has to be read and cannot be."""
-    method = request.method
-    if method == b"OPTIONS":
-        method = routed_method(router, host, request)
-    return router.match(host, request.path, method, request)
-
-
 def routed_method(router: Router[R], host: bytes, request: RequestView) -> bytes:
-    """The method that a request is matched by: its own, or the one that a preflight asks for. Raises as
-    :func:`match_request`."""
+    """The method that a request is matched by: its own, or the one that a preflight (OPTIONS) asks for. ``host`` as
+    routes are keyed. Raises WireError for a query that has to be read and cannot be."""
     asked = requested_method(request)
     if asked:
         found = router.match(host, request.path, asked, request)

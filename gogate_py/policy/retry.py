@@ -49,13 +49,14 @@ class Verdict(NamedTuple):
 class RetryPolicy:
     """The settings of one route."""
 
-    __slots__ = ("_backoff", "_idempotent", "_kinds", "_max_backoff", "_statuses", "_with_key", "attempts")
+    __slots__ = ("_backoff", "_kinds", "_max_backoff", "_statuses", "_with_key", "attempts", "repeatable")
 
     def __init__(self, settings: Retry) -> None:
         named = {method.encode() for method in settings.methods if method != "idempotent"}
         everyone = "idempotent" in settings.methods or not named & IDEMPOTENT
         self.attempts = settings.attempts
-        self._idempotent = IDEMPOTENT if everyone else IDEMPOTENT & named
+        #: methods whose requests may be repeated, whatever their fields
+        self.repeatable = IDEMPOTENT if everyone else IDEMPOTENT & named
         self._with_key = frozenset(named - IDEMPOTENT)
         self._kinds = {"connect": settings.connect, "reset": settings.reset, "timeout": settings.timeout}
         self._statuses = frozenset(settings.statuses)
@@ -64,7 +65,7 @@ class RetryPolicy:
 
     def may_repeat(self, method: bytes, has_idempotency_key: bool) -> bool:
         """Whether such a request may reach a backend twice."""
-        return method in self._idempotent or (has_idempotency_key and method in self._with_key)
+        return method in self.repeatable or (has_idempotency_key and method in self._with_key)
 
     def retries_status(self, status: int) -> bool:
         """Whether an answer with this status is a reason to try again."""
@@ -142,7 +143,8 @@ class RetryBudget:
 
     def deposit(self, now: float) -> None:
         """A request begins (not a retry); ``now`` in monotonic seconds."""
-        self._advance(now)
+        if now >= self._second + 1:
+            self._advance(now)
         self._cells[self._second % self.WINDOW] += self.percent
         self._balance += self.percent
 

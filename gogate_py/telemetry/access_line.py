@@ -58,19 +58,22 @@ class TcpLine(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_last_second = 0
-_last_text = ""
+_last_second = _last_milli = 0
+_last_text = _last_time = ""
 
 
 def time_text() -> str:
-    """The wall clock as RFC 3339 in UTC with milliseconds."""
-    global _last_second, _last_text
-    now = wall()
-    second = int(now)
-    if second != _last_second:
-        _last_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _last_second = second
-    return f"{_last_text}.{int((now - second) * 1000):03d}Z"
+    """The wall clock as RFC 3339 in UTC with milliseconds; made once in a millisecond."""
+    global _last_second, _last_milli, _last_text, _last_time
+    milli = int(wall() * 1000)
+    if milli != _last_milli:
+        _last_milli = milli
+        second, rest = divmod(milli, 1000)
+        if second != _last_second:
+            _last_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            _last_second = second
+        _last_time = f"{_last_text}.{rest:03d}Z"
+    return _last_time
 
 
 def quoted(value: str) -> str:

@@ -348,7 +348,7 @@ def test_state_of_backends() -> None:
             pool = bed.plane.table.pools["default"]
             while not bed.backends[0].requests:
                 await (await bed.client()).get()
-            ActiveCount(bed.plane.arena, 3, 1, 2).add(1)
+            ActiveCount(bed.plane.arena, 3, 1, 2).begin()
             bed.weights = {4: 0}
             bed.states = {
                 1: BackendState(1, False, False, "probe failed"),
@@ -376,7 +376,7 @@ def test_state_of_backends() -> None:
             assert picked is not None
             assert picked.backend.address == address[5]
             picked.backend.end()
-            ActiveCount(bed.plane.arena, 3, 1, 2).add(-1)
+            ActiveCount(bed.plane.arena, 3, 1, 2).end()
 
     run(main())
 

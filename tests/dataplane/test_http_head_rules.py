@@ -101,6 +101,9 @@ def test_a_change_of_the_rules_counts_from_the_next_request_on() -> None:
             assert b"X-User-Id: me" in backend.received
             bed.head_rules = HeadRules(identity_headers=("x-user-id",))
             await bed.apply()
+            # the very bytes that were clean before, too
+            await client.get(fields="X-User-Id: me\r\n")
+            assert backend.received.count(b"X-User-Id: me") == 1
             await client.get(fields="X-User-Id: you\r\n")
             assert b"you" not in backend.received
 

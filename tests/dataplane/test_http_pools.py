@@ -466,12 +466,12 @@ def test_place_that_another_worker_frees() -> None:
         backend = StubUpstream()
         async with HttpPlane(backend, pool={"max_connections": 1, "queue_timeout": 60.0}) as bed:
             elsewhere = ActiveCount(bed.plane.arena, 0, 1, 2)
-            elsewhere.add(1)
+            elsewhere.begin()
             client = await bed.client()
             await client.send(GET)
             await until(lambda: waiting(bed, 1))
             assert not backend.talks
-            elsewhere.add(-1)
+            elsewhere.end()
             assert (await client.response()).status == 200
 
     run(main())

@@ -256,7 +256,7 @@ def test_an_active_count_gets_to_its_limit_and_not_beyond(arena: Arena) -> None:
     """try_add counts over all workers; what ends makes room."""
     counts = [ActiveCount(arena, 0, slot, 3) for slot in range(3)]
     assert [counts[number % 3].try_add(5) for number in range(7)] == [True] * 5 + [False] * 2
-    counts[1].add(-1)
+    counts[1].end()
     assert [counts[2].try_add(5), counts[1].try_add(5)] == [True, False]
     assert [count.mine() for count in counts] == [2, 1, 2]
     assert {count.total() for count in counts} == {5}
@@ -274,7 +274,7 @@ def test_an_active_count_is_full_while_its_lock_is_busy(arena: Arena) -> None:
     with another_process(stop):
         assert not count.try_add(5)
         assert count.contended == 1
-        count.add(-1)
+        count.end()
         assert count.total() == 1
     assert count.try_add(2)
 
@@ -290,7 +290,7 @@ def test_four_processes_never_have_more_than_the_limit(arena: Arena) -> None:
         held = 0
         for _ in range(3000):
             if held and chance.random() < 0.45:
-                count.add(-1)
+                count.end()
                 held -= 1
             elif count.try_add(10):
                 held += 1
@@ -299,7 +299,8 @@ def test_four_processes_never_have_more_than_the_limit(arena: Arena) -> None:
                     total = count.total()
                     arena.unlock(count._first)
                     arena.cells[results + slot] = max(arena.cells[results + slot], total)
-        count.add(-held)
+        for _ in range(held):
+            count.end()
 
     in_children(4, work)
     assert 5 <= max(arena.cells[results : results + 4]) <= 10
