@@ -11,10 +11,10 @@ import click
 from gogate_py.cli.check_output import as_github, as_json, as_text, counted
 from gogate_py.config.codes import ERROR, WARNING
 from gogate_py.config.environment import unknown_overrides
+from gogate_py.config.listeners import data_listeners
 from gogate_py.config.loader import examine_file
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
-from gogate_py.config.sni import tcp_listeners
 from gogate_py.errors import StartError
 
 
@@ -97,9 +97,7 @@ def summary(config: Config) -> str:
     """What a configuration amounts to, in one line: pools, routes, listeners."""
     pools, routes, server = config.effective_pools(), config.effective_routes(), config.server
     backends = sum(len(pool.backends) for pool in pools.values())
-    listeners = [f"tcp {one.address}" for one in tcp_listeners(routes)]
-    if server.http_listen_addr:
-        listeners.append(f"http {server.http_listen_addr}")
+    listeners = [f"{one.kind} {one.address}" for one in data_listeners(config)]
     if server.admin.enabled:
         listeners.append(f"admin {server.admin.listen_addr}")
     if server.metrics.enabled and server.metrics.listen_addr:

@@ -19,6 +19,7 @@ from gogate_py import addresses
 from gogate_py.config.advice_pools import written
 from gogate_py.config.advice_traffic import http_routes
 from gogate_py.config.authentication import auth_of
+from gogate_py.config.listeners import http_listeners, serves
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Config
 
@@ -87,15 +88,15 @@ def _secrets(config: Config) -> Iterator[Path]:
 
 
 def _advise_auth(config: Config, findings: Findings) -> None:
-    in_clear = (
-        bool(config.server.http_listen_addr) and reachable_from_outside(config.server.http_listen_addr)
-        and not config.server.trusted_proxies and not _terminates_tls(config))
+    in_clear = [
+        one for one in http_listeners(config)
+        if one.tls is None and reachable_from_outside(one.address) and not config.server.trusted_proxies]
     for path, route in http_routes(config):
         auth = route.auth
         if auth is None or auth_of(route) == "none":
             continue
         at = written(findings, path, "auth")
-        if in_clear:
+        if any(serves(one, route) for one in in_clear):
             findings.advise(
                 at, "GG053", "credentials come over connections without TLS: whoever is on the way can read them",
                 "terminate TLS here, or in a proxy in front, and name that in server.trustedProxies", at="key")
@@ -103,9 +104,3 @@ def _advise_auth(config: Config, findings: Findings) -> None:
             findings.advise(
                 (*at, "query"), "GG055", "keys in queries end up in logs and in the history of browsers",
                 "take keys from a header field", at="key")
-
-
-def _terminates_tls(config: Config) -> bool:
-    """Whether some HTTP listener has certificates, wherever the schema lets them be written."""
-    places = [config.server, *getattr(config, "listeners", ())]
-    return any(getattr(place, "tls", None) for place in places)

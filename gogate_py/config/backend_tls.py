@@ -4,20 +4,17 @@
     tls.enabled           TLS is on for every backend of the pool, registered ones included
     a pool's tls keys     each on its own, the others as in server.backendTLS; files likewise
 
-Every file is read once at load, and checked to be what it is there for: a certificate store that has certificates, a
-certificate and a key that belong together. A problem names the file, never what is in it.
+Every file is read once at load, and checked to be what it is there for (pem.py).
 """
 
 from __future__ import annotations
 
-import re
-import ssl
 from collections.abc import Callable
 from typing import Final
 
 import attrs
 
-from gogate_py.backend_tls import load_pair
+from gogate_py.config import pem
 from gogate_py.config.backend_tls_schema import BackendTls
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Backend, Config, Pool
@@ -26,9 +23,6 @@ from gogate_py.config.schema import Backend, Config, Pool
 Read = Callable[[str, Path], str]
 
 _HTTPS: Final = "https://"
-# What stands between the blocks of a bundle is for people, and not always ASCII.
-_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
-_KEY: Final = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----[^-]+-----END \1-----")
 _OWN: Final = ("serverName", "caFile", "certFile", "keyFile", "insecureSkipVerify")
 
 
@@ -70,54 +64,13 @@ def _with_files(tls: BackendTls, shared: BackendTls | None, path: Path, findings
     key = content("keyFile", tls.key_file, shared.key if shared else "")
     # An empty file must not mean the system's store.
     if tls.ca_file and findings.is_sound((*path, "caFile")):
-        authorities = "\n".join(_CERTIFICATE.findall(authorities))
-        _check_authorities(authorities, tls.ca_file, (*path, "caFile"), findings)
+        authorities = pem.authorities(authorities, tls.ca_file, (*path, "caFile"), findings)
     if bool(tls.cert_file) != bool(tls.key_file):
         given, missing = ("certFile", "keyFile") if tls.cert_file else ("keyFile", "certFile")
         findings.add((*path, given), f"needs {missing}, too", at="key")
     elif tls.cert_file and findings.is_sound(path):
-        certificate, key = _check_pair(certificate, key, tls, path, findings)
+        certificate, key = pem.pair(certificate, key, (tls.cert_file, tls.key_file), path, findings)
     return attrs.evolve(tls, authorities=authorities, certificate=certificate, key=key)
-
-
-def _check_authorities(text: str, file: str, path: Path, findings: Findings) -> None:
-    problem = "" if text else "no PEM certificate is in it"
-    try:
-        if text:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-    except ssl.SSLError:
-        problem = "a certificate in it cannot be read"
-    if problem:
-        findings.spoil(path)
-        findings.add(path, f"{file}: {problem}")
-
-
-def _check_pair(certificate: str, key: str, tls: BackendTls, path: Path, findings: Findings) -> tuple[str, str]:
-    """The certificates and the key out of their files; "" for both when they are not of use together."""
-    chain, private = _CERTIFICATE.findall(certificate), _KEY.search(key)
-    if not chain:
-        findings.add((*path, "certFile"), f"{tls.cert_file}: no PEM certificate is in it")
-    elif private is None and "ENCRYPTED" not in key:
-        findings.add((*path, "keyFile"), f"{tls.key_file}: no PEM private key is in it")
-    elif private is None or private[1].startswith("ENCRYPTED") or "ENCRYPTED" in private[0]:
-        findings.add(
-            (*path, "keyFile"), f"{tls.key_file}: the key is encrypted, and nobody is there to ask; "
-            "decrypt it with openssl pkey, and protect the file")
-    else:
-        found = "\n".join(chain), private[0]
-        try:
-            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *found)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                findings.add((*path, "keyFile"), f"{tls.key_file}: not the key of {tls.cert_file}")
-            else:
-                reason = (error.reason or "unknown").lower().replace("_", " ")
-                findings.add(
-                    (*path, "certFile"), f"{tls.cert_file} with {tls.key_file} cannot be used: {reason}")
-        else:
-            return found
-    findings.spoil(path)
-    return "", ""
 
 
 def check_backend_tls(config: Config, findings: Findings) -> None:

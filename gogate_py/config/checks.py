@@ -12,6 +12,7 @@ from gogate_py.config.authentication import check_access
 from gogate_py.config.backend_tls import check_backend_tls
 from gogate_py.config.handling import check_handling
 from gogate_py.config.limiting import check_limits
+from gogate_py.config.listener_tls import check_listener_tls
 from gogate_py.config.listening import check_listeners
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.routing import check_routes
@@ -21,9 +22,9 @@ from gogate_py.config.sni import check_server_names
 
 def check(config: Config, findings: Findings) -> None:
     """Add every problem between the fields of a configuration."""
+    check_routes(config, findings)  # first: it spoils names that lead nowhere, so that nothing else is made of them
     check_listeners(config, findings)
     _check_pools(config, findings)
-    check_routes(config, findings)
     check_handling(config, findings)
     check_access(config, findings)
     check_limits(config, findings)
@@ -37,6 +38,7 @@ def check(config: Config, findings: Findings) -> None:
         if dns.floor > dns.refresh:
             _add_if_read(findings, path, "floor is longer than refresh: names cannot be asked for that often")
     check_backend_tls(config, findings)
+    check_listener_tls(config, findings)
     check_server_names(config, findings)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from gogate_py.config.schema import Backend, Config, Logging, Pool, Route, Server
+from gogate_py.config.schema import Backend, Config, Listener, Logging, Pool, Route, Server
 from gogate_py.config.settings import Group, GroupList, ListOf, NamedSetting, TextMap, settings_of
 from gogate_py.config.values import Kind, quote
 
@@ -45,8 +45,8 @@ _JWT = ("type", "secret", "public_key_file", "jwks_url", "algorithms", "issuers"
 # Several routes, so that keys that exclude each other are all shown. A tuple names the keys of a group that is written
 # out, "*" is for all of them; what is None is shown as its example.
 _ROUTES: tuple[Mapping[str, Any], ...] = (
-    {"name": "api", "type": "http", "match": ("host", "path_prefix", "methods", "headers", "query"), "split": None,
-     "sticky": "*", "canary_header": None, "split_fallback": None, "strip_prefix": None, "rewrite": "*",
+    {"name": "api", "type": "http", "listeners": None, "match": ("host", "path_prefix", "methods", "headers", "query"),
+     "split": None, "sticky": "*", "canary_header": None, "split_fallback": None, "strip_prefix": None, "rewrite": "*",
      "allow_cidrs": None, "deny_cidrs": None, "rate_limit": None, "auth": _JWT, "forward_auth": "*", "cors": "*",
      "cache": "*", "request_headers": "*", "response_headers": None, "websocket": None, "timeouts": None, "retry": None,
      "limits": None},
@@ -56,8 +56,8 @@ _ROUTES: tuple[Mapping[str, Any], ...] = (
      "auth": ("type", "users", "users_file", "forward_user")},
     {"name": "to-https", "match": {"host": "www.example.com"}, "redirect": "*"},
     {"name": "closed", "match": {"path_prefix": "/private"}, "fixed_response": "*"},
-    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "sni": None, "pool": "postgres", "idle_timeout": 3600.0,
-     "accept_proxy_protocol": False, "send_proxy_protocol": "none"},
+    {"name": "postgres", "type": "tcp", "listen_addr": ":5432", "tls": None, "sni": None, "pool": "postgres",
+     "idle_timeout": 3600.0, "accept_proxy_protocol": False, "send_proxy_protocol": "none"},
 )
 #: The type of authentication that goes with the keys which are shown beside it.
 _AUTH_TYPES = {"header": "api_key", "users": "basic"}
@@ -74,6 +74,8 @@ def example() -> str:
                 lines += writer.group(Server, "  ")
             case "logging":
                 lines += writer.group(Logging, "  ")
+            case "listeners":
+                lines += _as_item(list(writer.group(Listener, "    ")))
             case "pools":
                 for name, values in _POOLS.items():
                     # The first is shown in full.
@@ -107,6 +109,12 @@ class _Writer:
     def _setting(self, named: NamedSetting, indent: str, value: Any, comment: str) -> Iterator[_Line]:
         shape, about = named.setting.shape, named.setting
         key = f"{indent}{named.key}:"
+        if isinstance(shape, Group) and about.commented:
+            # Line by line, so that taking away every # leaves a configuration.
+            yield f"{indent}#{named.key}:", comment
+            for line, help in self.group(shape.cls, indent + "  "):
+                yield re.sub(r"^( *)#?", r"\1#", line), help
+            return
         if isinstance(shape, Group):
             yield from self._group_setting(named, shape, indent, value, comment)
             return
@@ -119,6 +127,9 @@ class _Writer:
             (item,) = value
             values = None if item == shape.cls() else attrs.asdict(item, recurse=False)
             yield from self.group(shape.cls, indent + "  ", values)
+        elif isinstance(shape, GroupList) and shape.flow:
+            shown = tuple({one.key: getattr(item, one.attribute) for one in settings_of(shape.cls)} for item in value)
+            yield f"{key} {_flow(shown)}", comment
         elif isinstance(shape, GroupList):
             yield key, comment
             for item in value:

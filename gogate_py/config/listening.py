@@ -1,5 +1,5 @@
-"""Checks of listeners: there is one, no two bind the same address, no backend is one of them, and a PROXY header has
-somebody to come from where it is needed."""
+"""Checks of listeners: there is one, no two bind the same address or have one name, every one of the long form has
+routes, no backend is one of them, and a PROXY header has somebody to come from where it is needed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import attrs
 
 from gogate_py import addresses
 from gogate_py.addresses import Address
+from gogate_py.config.listeners import http_listeners, serves, shared_addresses
 from gogate_py.config.problems import Findings, Path
-from gogate_py.config.schema import Config
-from gogate_py.config.sni import shared_addresses
+from gogate_py.config.schema import DEFAULT_LISTENER, Config, ListenerTls
 
 
 @attrs.frozen
@@ -27,11 +27,11 @@ class _Bound:
 def check_listeners(config: Config, findings: Findings) -> None:
     """At least one listener; no address twice; no backend that leads back into gogate."""
     bound = _bound_addresses(config, findings)
-    sources: tuple[Path, ...] = (("server", "listenAddr"), ("server", "httpListenAddr"), ("routes",))
+    sources: tuple[Path, ...] = (("server", "listenAddr"), ("server", "httpListenAddr"), ("listeners",), ("routes",))
     if not any(one.traffic for one in bound) and all(findings.is_sound(path) for path in sources):
         findings.add(
-            ("server",), "there is no listener: set server.httpListenAddr, server.listenAddr, or a route of type tcp",
-            at="key")
+            ("server",), "there is no listener: set server.httpListenAddr, server.listenAddr, listeners, or a route of "
+            "type tcp", at="key")
     for position, one in enumerate(bound):
         for other in bound[:position]:
             if _overlap(one.address, other.address):
@@ -40,8 +40,37 @@ def check_listeners(config: Config, findings: Findings) -> None:
     admin = config.server.admin
     if admin.enabled and not admin.listen_addr and findings.was_read(("server", "admin", "listenAddr")):
         findings.add(("server", "admin", "listenAddr"), "needed while server.admin.enabled is true")
+    _check_long_form(config, findings)
     _check_loops(config, bound, findings)
     _check_proxy_protocol(config, findings)
+
+
+def _check_long_form(config: Config, findings: Findings) -> None:
+    """Names are there once, and somebody uses each listener."""
+    names: dict[str, Path] = {}
+    for number, one in enumerate(config.listeners):
+        path: Path = ("listeners", number)
+        first = names.setdefault(one.name, path)
+        if not one.name:
+            continue
+        if first != path:
+            findings.add((*path, "name"), f"the name {one.name} is taken by the listener in {findings.line_of(first)}")
+        elif one.name == DEFAULT_LISTENER:
+            findings.add((*path, "name"), f"{one.name} is what routes call server.httpListenAddr; take another name")
+        elif one.type == "tcp" and findings.is_sound(path) and findings.is_sound(("routes",)) and not any(
+            one.name in route.listeners for route in config.routes
+        ):
+            findings.add(path, f"no route leads on from here: a route of type tcp names it with listener: {one.name}")
+    if not all(findings.is_sound(path) for path in (("routes",), ("listeners",), ("server", "backends"), ("pools",))):
+        return
+    http = [route for route in config.effective_routes() if route.type == "http"]
+    for served in http_listeners(config):
+        if any(serves(served, route) for route in http):
+            continue
+        if http:
+            findings.add(served.path, "no route is served here: every HTTP route names other listeners")
+        elif served.path[0] == "listeners":  # of httpListenAddr it is told with the short form
+            findings.add(served.path, "no route is served here: there is no HTTP route")
 
 
 def _report_overlap(one: _Bound, other: _Bound, findings: Findings) -> None:
@@ -59,6 +88,11 @@ def _bound_addresses(config: Config, findings: Findings) -> list[_Bound]:
     candidates: list[tuple[str, Path, str, bool]] = [
         (server.listen_addr, ("server", "listenAddr"), "server.listenAddr", True),
         (server.http_listen_addr, ("server", "httpListenAddr"), "server.httpListenAddr", True)]
+    redirects: list[tuple[ListenerTls | None, Path, str]] = [(server.tls, ("server", "tls"), "server.tls")]
+    for number, one in enumerate(config.listeners):
+        here: Path = ("listeners", number)
+        candidates.append((one.listen_addr, (*here, "listenAddr"), f"listener {one.name}", True))
+        redirects.append((one.tls, (*here, "tls"), f"listener {one.name}"))
     shared = shared_addresses(config.routes)
     bound = {server.listen_addr}
     for number, route in enumerate(config.routes):
@@ -67,6 +101,9 @@ def _bound_addresses(config: Config, findings: Findings) -> list[_Bound]:
                 continue  # one socket, where server names decide
             bound.add(route.listen_addr)
             candidates.append((route.listen_addr, ("routes", number, "listenAddr"), f"route {route.name}", True))
+    candidates += [
+        (tls.redirect_http, (*path, "redirectHTTP"), f"redirectHTTP of {label}", True)
+        for tls, path, label in redirects if tls is not None]
     metrics_path: Path = ("metrics",) if findings.given(("metrics",)) else ("server", "metrics")
     if server.admin.enabled:
         candidates.append((server.admin.listen_addr, ("server", "admin", "listenAddr"), "server.admin", False))
@@ -129,9 +166,12 @@ def _check_proxy_protocol(config: Config, findings: Findings) -> None:
     if server.accept_proxy_protocol:
         path: Path = ("server", "acceptProxyProtocol")
         if not server.http_listen_addr and findings.was_read(("server", "httpListenAddr")):
-            findings.add(path, "needs server.httpListenAddr; a route of type tcp has an acceptProxyProtocol of its own")
+            findings.add(path, "needs server.httpListenAddr; other listeners have an acceptProxyProtocol of their own")
         else:
             wanting.append((path, server.http_listen_addr))
+    for number, one in enumerate(config.listeners):
+        if one.accept_proxy_protocol:
+            wanting.append((("listeners", number, "acceptProxyProtocol"), one.listen_addr))
     for number, route in enumerate(config.routes):
         if route.type == "tcp" and route.accept_proxy_protocol:
             wanting.append((("routes", number, "acceptProxyProtocol"), route.listen_addr))

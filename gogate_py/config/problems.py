@@ -112,6 +112,8 @@ class Findings:
         self._concealed: set[int] = set()
         self._advice: dict[tuple[str, Path], Problem] = {}
         self._expanded: set[Path] = set()
+        #: The other files that this one names (named_files.py).
+        self.files: dict[str, bytes] = {}
         #: The code of problems that name none: what is being done with the file.
         self.code = "GG004"
 

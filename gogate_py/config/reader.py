@@ -15,7 +15,7 @@ import yaml
 from gogate_py.config.environment import LOGGING_PREFIX, SERVER_PREFIX, expand, variable_name
 from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null, width
 from gogate_py.config.problems import Findings, Path, Place
-from gogate_py.config.schema import Config, Logging, Pool, Route, Server, inherited
+from gogate_py.config.schema import Config, Listener, Logging, Pool, Route, Server, inherited
 from gogate_py.config.settings import (
     Group,
     GroupList,
@@ -25,7 +25,6 @@ from gogate_py.config.settings import (
     TextMap,
     hint,
     known_keys,
-    known_later,
     settings_of,
 )
 from gogate_py.config.traffic_values import Secret
@@ -53,8 +52,11 @@ class Reader:
         server = self._group(Server, server_entries, ("server",), Server(), SERVER_PREFIX)
         pools: dict[str, Pool] = {}
         routes: tuple[Route, ...] = ()
+        listeners: tuple[Listener, ...] = ()
         for named in settings_of(Config):
-            if named.attribute == "pools" and "pools" in entries:
+            if named.attribute == "listeners" and "listeners" in entries:
+                listeners = self._value(named, entries["listeners"], ("listeners",), (), None, "")
+            elif named.attribute == "pools" and "pools" in entries:
                 pools = self._value(named, entries["pools"], ("pools",), {}, server, "")
             elif named.attribute == "routes" and "routes" in entries:
                 routes = self._value(named, entries["routes"], ("routes",), (), server, "")
@@ -64,7 +66,8 @@ class Reader:
         if logging:
             self._findings.place(path, logging.place())
         logging_entries = self._mapping(logging.value, path, Logging) if logging else []
-        return Config(server, pools, routes, self._group(Logging, logging_entries, path, Logging(), LOGGING_PREFIX))
+        logs = self._group(Logging, logging_entries, path, Logging(), LOGGING_PREFIX)
+        return Config(server, listeners, pools, routes, logs)
 
     def _move(self, top: dict[str, Entry], server: list[Entry]) -> tuple[list[Entry], Entry | None]:
         """``metrics`` belongs to the server, ``logging`` to the top; each may stand in the other place, not in both."""
@@ -107,7 +110,7 @@ class Reader:
         self, cls: type[attrs.AttrsInstance], entries: list[Entry], path: Path, extra: tuple[str, ...] = ()
     ) -> dict[str, Entry]:
         """Attribute → entry for the keys of a class; every other key is a problem. ``extra`` keys are let through."""
-        known, later = known_keys(cls), known_later(cls)
+        known = known_keys(cls)
         found: dict[str, Entry] = {}
         for entry in entries:
             named = known.get(entry.key)
@@ -121,10 +124,6 @@ class Reader:
                 key_path = (*path, entry.key)
                 self._findings.spoil(key_path)
                 place = entry.place()
-                if entry.key in later:
-                    self._findings.add_at(
-                        place.key_line, place.key_column, key_path, "is not supported yet", code="GG002")
-                    continue
                 keys = tuple(named.key for named in settings_of(cls)) + extra
                 meant = hint(cls, entry.key) or closest(entry.key, (*known, *extra))
                 meant = known[meant].key if meant in known else meant

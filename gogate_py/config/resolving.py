@@ -6,39 +6,35 @@
 - Authentication gets its default algorithms, and the contents of the files it names: publicKeyFile, keysFile, usersFile
   (relative to the folder of the configuration), read once at load time. A problem in such a file is told with its name
   and line, never with its text.
-- What TLS towards backends needs: backend_tls.py.
-
-The only module of the configuration that reads files besides the loader.
+- What TLS needs, towards backends (backend_tls.py) and on listeners (listener_tls.py).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path as FilePath
-from typing import Final
 
 import attrs
 
 from gogate_py.config.backend_tls import resolve_backend_tls
+from gogate_py.config.listener_tls import resolve_listener_tls
+from gogate_py.config.named_files import NamedFiles
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Auth, Config, RateLimit, Route
 from gogate_py.config.traffic_values import WHOLE_PREFIX
 from gogate_py.policy import credentials
 
-#: No file of keys or users is as large; a device or a log given by mistake is not read into memory.
-MAX_FILE_SIZE: Final = 16 << 20
-
 _Entries = tuple[tuple[str, str], ...]
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def resolve(config: Config, findings: Findings, folder: FilePath) -> Config:
     """The configuration with everything filled in that follows from what is written. Problems of files are added."""
-    config = resolve_backend_tls(config, findings, lambda name, path: _read(folder, name, path, findings))
+    files = NamedFiles(folder, findings)
+    config = resolve_backend_tls(config, findings, files.read)
+    config = resolve_listener_tls(config, findings, files)
     server = config.server
     if server.auth is not None:
-        server = attrs.evolve(server, auth=_auth(server.auth, ("server", "auth"), findings, folder))
+        server = attrs.evolve(server, auth=_auth(server.auth, ("server", "auth"), findings, files))
     if findings.given(("server", "rateLimit", 0)):
         server = attrs.evolve(server, rate_limit=_limits(server.rate_limit, ("server", "rateLimit"), findings))
     routes = []
@@ -48,10 +44,10 @@ def resolve(config: Config, findings: Findings, folder: FilePath) -> Config:
         # What was inherited is the server's object: its files are read once, its problems told once.
         auth = server.auth
         if findings.given((*path, "auth")) and route.auth is not None:
-            auth = _auth(route.auth, (*path, "auth"), findings, folder)
+            auth = _auth(route.auth, (*path, "auth"), findings, files)
         routes.append(attrs.evolve(
             route, auth=auth, strip_prefix=_strip_prefix(route), exempt=_exempt(route, path, findings)))
-    return attrs.evolve(config, server=server, routes=tuple(routes))
+    return attrs.evolve(config, server=server, routes=tuple(routes), files=files.digests)
 
 
 def _strip_prefix(route: Route) -> str:
@@ -75,7 +71,7 @@ def _exempt(route: Route, path: Path, findings: Findings) -> bool:
     return written and not any(limit.enabled for limit in route.rate_limit)
 
 
-def _auth(auth: Auth, path: Path, findings: Findings, folder: FilePath) -> Auth:
+def _auth(auth: Auth, path: Path, findings: Findings, files: NamedFiles) -> Auth:
     if not findings.was_read(path):
         return auth
     match auth.type:
@@ -83,17 +79,17 @@ def _auth(auth: Auth, path: Path, findings: Findings, folder: FilePath) -> Auth:
             default = ("HS256",) if auth.secret else ("RS256",)
             return attrs.evolve(
                 auth, algorithms=auth.algorithms or default,
-                public_key=_read(folder, auth.public_key_file, (*path, "publicKeyFile"), findings))
+                public_key=files.read(auth.public_key_file, (*path, "publicKeyFile")))
         case "api_key":
             written = _written(auth.keys, (*path, "keys"), findings, credentials.api_key_problem)
             written = tuple((name, digest.lower()) for name, digest in written)
-            read = _parsed(folder, auth.keys_file, (*path, "keysFile"), findings, credentials.parse_api_keys)
+            read = _parsed(files, auth.keys_file, (*path, "keysFile"), findings, credentials.parse_api_keys)
             _same_names(written, read, (*path, "keysFile"), findings)
             _same_keys(written + read, path, findings)
             return attrs.evolve(auth, api_keys=written + read)
         case "basic":
             users = _written(auth.users, (*path, "users"), findings, credentials.user_problem)
-            read = _parsed(folder, auth.users_file, (*path, "usersFile"), findings, credentials.parse_users)
+            read = _parsed(files, auth.users_file, (*path, "usersFile"), findings, credentials.parse_users)
             _same_names(users, read, (*path, "usersFile"), findings)
             return attrs.evolve(auth, basic_users=users + read)
     return auth
@@ -110,17 +106,17 @@ def _written(given: dict[str, str], path: Path, findings: Findings, problem_of: 
 
 
 def _parsed(
-    folder: FilePath, name: str, path: Path, findings: Findings,
+    files: NamedFiles, name: str, path: Path, findings: Findings,
     parse: Callable[[str], tuple[_Entries, tuple[tuple[int, str], ...]]],
 ) -> _Entries:
     """The credentials of a file; every problem in it is told with its line."""
-    entries, problems = parse(_read(folder, name, path, findings))
+    entries, problems = parse(files.read(name, path))
     for line, message in problems:
         findings.spoil(path)
-        findings.add_elsewhere(str(folder / name), line, path, message)
+        findings.add_elsewhere(str(files.folder / name), line, path, message)
     if name and not entries and findings.was_read(path):
         findings.spoil(path)
-        findings.add(path, f"{folder / name} has no entry: nobody could pass")
+        findings.add(path, f"{files.folder / name} has no entry: nobody could pass")
     return entries
 
 
@@ -139,28 +135,3 @@ def _same_keys(entries: _Entries, path: Path, findings: Findings) -> None:
         first = seen.setdefault(digest, name)
         if first != name and findings.is_sound(path):
             findings.add(path, f"the keys of {first} and {name} are the same: nobody could tell who calls")
-
-
-def _read(folder: FilePath, name: str, path: Path, findings: Findings) -> str:
-    """The text of a file; "" for none, and for one that cannot be read, which is a problem."""
-    if not name or not findings.was_read(path):
-        return ""
-    file = folder / name
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE_SIZE + 1)
-        if len(data) > MAX_FILE_SIZE:
-            problem = f"is larger than {MAX_FILE_SIZE >> 20} MiB"
-        else:
-            text = data.decode("utf-8-sig")
-            strange = _CONTROL.search(text)
-            if strange is None:
-                return text
-            problem = f"is not a text file: it has the character U+{ord(strange[0]):04X}"
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
-    except UnicodeDecodeError:
-        problem = "is not a text file: not UTF-8"
-    findings.spoil(path)
-    findings.add(path, f"{file} {problem}")
-    return ""

@@ -7,12 +7,16 @@ from typing import Any, cast
 import attrs
 
 from gogate_py.config.problems import Findings, Path
-from gogate_py.config.schema import DEFAULT_TCP_ROUTE, Config, Match, Route
+from gogate_py.config.schema import DEFAULT_LISTENER, DEFAULT_TCP_ROUTE, Config, Match, Route
 from gogate_py.config.settings import settings_of
-from gogate_py.policy.route_conflicts import find_conflicts
+from gogate_py.config.values import closest
+from gogate_py.policy.route_conflicts import Conflict, find_conflicts
 
-_ONLY_TCP = ("listenAddr", "sni", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
-_BOTH = ("name", "type", "pool", "rateLimit")
+_ONLY_TCP = ("listenAddr", "tls", "sni", "idleTimeout", "acceptProxyProtocol", "sendProxyProtocol")
+_BOTH = ("name", "type", "listeners", "pool", "rateLimit")
+_HINTS = {
+    "listenAddr": "; name one of listeners, or leave it out for server.httpListenAddr",
+    "tls": "; it is a property of listeners: server.tls, or tls in listeners"}
 _ONLY_HTTP = tuple(named.key for named in settings_of(Route) if named.key not in (*_BOTH, *_ONLY_TCP))
 
 
@@ -22,6 +26,7 @@ def check_routes(config: Config, findings: Findings) -> None:
     for number, route in enumerate(config.routes):
         path: Path = ("routes", number)
         _check_type(route, path, findings)
+        _check_listeners(config, route, path, findings)
         if route.type == "http":
             _check_match(config, route.match, (*path, "match"), findings)
         first = names.setdefault(route.name, path)
@@ -32,8 +37,11 @@ def check_routes(config: Config, findings: Findings) -> None:
     http = [
         number for number, route in enumerate(config.routes)
         if route.type == "http" and findings.was_read(("routes", number, "type"))]
-    if http and not config.server.http_listen_addr and findings.was_read(("server", "httpListenAddr")):
-        findings.add(("routes", http[0]), "a route of type http needs server.httpListenAddr, which is not set")
+    if http and not config.http_listeners and findings.was_read(("server", "httpListenAddr")) and findings.is_sound(
+        ("listeners",)
+    ):
+        findings.add(
+            ("routes", http[0]), "a route of type http needs server.httpListenAddr, or one of listeners of type http")
 
 
 def _check_type(route: Route, path: Path, findings: Findings) -> None:
@@ -41,10 +49,43 @@ def _check_type(route: Route, path: Path, findings: Findings) -> None:
         return
     for key in _ONLY_HTTP if route.type == "tcp" else _ONLY_TCP:
         if findings.given((*path, key)):
-            hint = "; HTTP routes are served on server.httpListenAddr" if key == "listenAddr" else ""
+            hint = _HINTS.get(key, "")
             findings.add((*path, key), f"does not apply to a route of type {route.type}{hint}", at="key")
-    if route.type == "tcp" and not route.listen_addr and findings.is_sound(path):
-        findings.add(path, "listenAddr is required for a route of type tcp")
+
+
+def _check_listeners(config: Config, route: Route, path: Path, findings: Findings) -> None:
+    """A route names listeners that there are, of its type; one of type tcp has exactly one, or an address."""
+    if not findings.was_read((*path, "type")):
+        return
+    named = findings.given((*path, "listeners"))
+    if route.type == "tcp":
+        if not route.listen_addr and not route.listeners and findings.is_sound(path):
+            findings.add(path, "listenAddr, or listener, is required for a route of type tcp")
+        if len(route.listeners) > 1:
+            findings.add((*path, "listeners"), "a route of type tcp has one listener: write a route for each")
+        for key in ("listenAddr", "tls", "acceptProxyProtocol") if named else ():
+            if findings.given((*path, key)):
+                findings.add(
+                    (*path, key), f"is the listener's to say, and this route names one "
+                    f"({findings.line_of((*path, 'listeners'))})", at="key")
+        if route.tls is not None and not named and not route.listen_addr and findings.is_sound(path):
+            findings.add((*path, "tls"), "needs listenAddr", at="key")
+    elif named and not route.listeners and findings.is_sound((*path, "listeners")):
+        findings.add((*path, "listeners"), "is empty: no request would reach this route; leave it out for all")
+    if not findings.is_sound(("listeners",)):
+        return
+    types = {one.name: one.type for one in config.listeners}
+    if config.server.http_listen_addr:
+        types.setdefault(DEFAULT_LISTENER, "http")
+    known = tuple(name for name, kind in types.items() if kind == route.type)
+    for position, name in enumerate(route.listeners):
+        here: Path = (*path, "listeners", position)
+        if types.get(name) != route.type:
+            findings.spoil(here)
+        if name not in types:
+            findings.add(here, f"there is no listener {name}", known, closest(name, known))
+        elif types[name] != route.type:
+            findings.add(here, f"the listener {name} is of type {types[name]}, this route of type {route.type}", known)
 
 
 def _check_match(config: Config, match: Match, path: Path, findings: Findings) -> None:
@@ -85,11 +126,23 @@ def _check_conflicts(config: Config, findings: Findings) -> None:
     # Those whose conditions could not be read would only seem to be in conflict.
     numbers = [
         number for number, route in enumerate(config.routes)
-        if route.type == "http" and all(findings.is_sound(("routes", number, key)) for key in ("type", "match"))]
-    rules = [_Rule.of(config.routes[number]) for number in numbers]
-    # A _Condition has what a snapshot's ValueMatch has; the snapshot itself is not the configuration's to know.
-    for conflict in find_conflicts(cast(Any, rules)):
-        first, second = numbers[conflict.first], numbers[conflict.second]
+        if route.type == "http" and all(
+            findings.is_sound(("routes", number, key)) for key in ("type", "match", "listeners"))]
+    # Each listener has routes of its own; one that has the same as another tells the same.
+    places = dict.fromkeys(
+        tuple(number for number in numbers if on in (config.routes[number].listeners or (on,)))
+        for on in config.http_listeners or ("",))
+    found: dict[int, list[tuple[int, Conflict]]] = {}
+    for place in places:
+        # A _Condition has what a snapshot's ValueMatch has; the snapshot itself is not the configuration's to know.
+        for conflict in find_conflicts(cast(Any, [_Rule.of(config.routes[number]) for number in place])):
+            found.setdefault(place[conflict.second], []).append((place[conflict.first], conflict))
+    for second, conflicts in found.items():
+        tied = [one for one in conflicts if one[1].tied]
+        # A route that more specific ones leave nothing to on one listener may be there for another.
+        if not tied and len(conflicts) < sum(second in place for place in places):
+            continue
+        first, conflict = (tied or conflicts)[0]
         other = f"{config.routes[first].name} is in {findings.line_of(('routes', first))}"
         findings.add(("routes", second, "match"), f"{conflict.text} ({other})", code="GG005")
 

@@ -1,12 +1,11 @@
 """The configuration, as classes: what may be written, its default, its range, what it means.
 
 This is the one description: the loader reads files by it, config.example.yaml is generated from it. Canonical keys are
-the camelCase of the attributes; durations are float seconds and sizes are bytes. ``NOT_YET`` lists the keys of
-config.reference.yaml that are refused as not supported yet. The classes hold what was written (with inherited values
-filled in), not what follows from it: compiling is the control plane's business.
+the camelCase of the attributes; durations are float seconds and sizes are bytes. The classes hold what was written
+(with inherited values filled in), not what follows from it: compiling is the control plane's business.
 
-Here are the sections; the groups in them stand in pool_schema.py, traffic_schema.py, access_schema.py and
-operation_schema.py, and everybody imports them from here.
+Here are the sections; the groups in them stand in pool_schema.py, traffic_schema.py, access_schema.py, tls_schema.py
+and operation_schema.py, and everybody imports them from here.
 """
 
 # ruff: noqa: RUF009  setting() returns an attrs field, which is how attrs takes defaults
@@ -32,6 +31,7 @@ from gogate_py.config.pool_schema import (
     TcpPool,
 )
 from gogate_py.config.settings import Group, GroupList, GroupMap, ListOf, setting, settings_of
+from gogate_py.config.tls_schema import CertificateFiles, Listener, ListenerTls
 from gogate_py.config.traffic_schema import (
     FieldEdits,
     FixedResponse,
@@ -50,16 +50,18 @@ from gogate_py.config.traffic_values import Percent, StripPrefix
 from gogate_py.config.values import DAY, Boolean, Choice, Duration, Integer, Size, Text, Workers
 
 __all__ = [
-    "DEFAULT_HTTP_ROUTE", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend", "BackendTls",
-    "Cache", "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse", "ForwardAuth", "Health",
-    "HttpTransport", "Limits", "LoadBalancer", "Logging", "Match", "Metrics", "Outlier", "Pool", "RateLimit",
-    "Redirect", "Registry", "Retry", "Rewrite", "Route", "RouteLimits", "Server", "Shutdown", "SplitArm", "Sticky",
-    "TcpPool", "Timeouts"]
+    "DEFAULT_HTTP_ROUTE", "DEFAULT_LISTENER", "DEFAULT_POOL", "DEFAULT_TCP_ROUTE", "Access", "Admin", "Auth", "Backend",
+    "BackendTls", "Cache", "CertificateFiles", "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse",
+    "ForwardAuth", "Health", "HttpTransport", "Limits", "Listener", "ListenerTls", "LoadBalancer", "Logging", "Match",
+    "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry", "Retry", "Rewrite", "Route", "RouteLimits",
+    "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts"]
 
 #: The pool and the routes that the short form stands for.
 DEFAULT_POOL: Final = "default"
 DEFAULT_TCP_ROUTE: Final = "default-tcp"
 DEFAULT_HTTP_ROUTE: Final = "default-http"
+#: What routes call the listener of httpListenAddr.
+DEFAULT_LISTENER: Final = "default"
 
 _LIMIT: Final = Duration(0, 30 * DAY, zero="off")
 _BACKENDS: Final = GroupList(Backend, scalar_key="addr")
@@ -70,6 +72,7 @@ _CORS: Final = Group(Cors, optional=True)
 _CACHE: Final = Group(Cache, optional=True)
 _EDITS: Final = Group(FieldEdits, optional=True)
 _FORWARD_AUTH: Final = Group(ForwardAuth, optional=True)
+_TLS: Final = Group(ListenerTls, optional=True)
 _SLOW_START: Final = Duration(0, 3600, zero="off")
 _PANIC: Final = Percent(0, 100, zero="off")
 _MAX_CONNECTIONS: Final = Integer(0, 1_000_000, zero="no limit")
@@ -97,7 +100,6 @@ _POOL_HINTS: Final = {
 class Server:
     """Listeners, the short form, defaults for pools and routes, the operator's side."""
 
-    NOT_YET: ClassVar = ("tls",)
     HINTS: ClassVar = {**_ROUTE_HINTS, **_POOL_HINTS, "addr": "listenAddr", "port": "listenAddr"}
 
     workers: int | None = setting(Workers(64), "processes that carry traffic; auto = usable CPUs", default=None)
@@ -105,6 +107,8 @@ class Server:
                                aliases=("listen",), example=":8080")
     http_listen_addr: str = setting(ListenAddress(), "HTTP listener; leave out for none", default="",
                                     example=":8081")
+    tls: ListenerTls | None = setting(
+        _TLS, "terminated on httpListenAddr; others have a tls of their own", commented=True)
     backends: tuple[Backend, ...] = setting(
         _BACKENDS, "of the pool named default", example=(Backend("localhost:9001"), Backend("localhost:9002")))
     load_balancer: LoadBalancer = setting(_BALANCER, "how a backend is chosen; a name, or a mapping as in pools")
@@ -210,7 +214,6 @@ class Route:
     enabled: the server's do not apply either. Both follow from what is written (resolving.py).
     """
 
-    NOT_YET: ClassVar = ("listener", "listeners", "tls")
     HINTS: ClassVar = {
         **_ROUTE_HINTS, "service": "pool", "backend": "pool", "upstream": "pool", "cluster": "pool",
         "backends": "pool", "canary": "split", "weights": "split", "traffic": "split", "directResponse":
@@ -223,6 +226,9 @@ class Route:
     name: str = setting(
         Name(), "in logs and metrics; default: route- and its place in the list", default="", example="api")
     type: str = setting(Choice(("http", "tcp")), "", default="http")
+    listeners: tuple[str, ...] = setting(
+        ListOf(Name(), scalar=True), "of listeners, by name; http: default: all of type http (httpListenAddr is called "
+        "default); tcp: one, in place of listenAddr", aliases=("listener",), example=("public",))
     match: Match = setting(Group(Match), "http: the most specific route wins")
     pool: str = setting(
         Name(), "where its requests or connections go; this or (http) split, redirect or fixedResponse is required",
@@ -265,8 +271,11 @@ class Route:
     retry: Retry = setting(Group(Retry), _SERVER_DEFAULT.format("retry"), inherits=True, example={"attempts": 3})
     limits: RouteLimits = setting(Group(RouteLimits), "http: as server.limits", inherits=True,
                                   example={"requestBody": "1MiB"})
-    listen_addr: str = setting(ListenAddress(), "tcp: (required)", default="", aliases=("listen",),
+    listen_addr: str = setting(ListenAddress(), "tcp: this or listener is required", default="", aliases=("listen",),
                                example=":5432")
+    tls: ListenerTls | None = setting(
+        _TLS, "tcp: terminated on listenAddr; as server.tls",
+        example={"certificates": ({"certFile": "db.crt", "keyFile": "db.key"},)})
     sni: tuple[str, ...] = setting(
         ListOf(ServerNamePattern(), scalar=True), "tcp: names in the TLS ClientHello; TLS is passed through, routes "
         "may share a listenAddr, and one without sni is for the rest", example=("db.example.com", "*.db.example.com"))
@@ -278,17 +287,31 @@ class Route:
 
 @attrs.frozen
 class Config:
-    """A whole configuration file, inherited values filled in."""
+    """A whole configuration file, inherited values filled in.
 
-    NOT_YET: ClassVar = ("listeners",)
-    HINTS: ClassVar = {"upstreams": "pools", "clusters": "pools", "services": "pools", "log": "logging"}
+    ``files``: every file that it names, with what told its content apart when it was read (named_files.py). Two
+    configurations are compared by what the files said.
+    """
+
+    HINTS: ClassVar = {"upstreams": "pools", "clusters": "pools", "services": "pools", "log": "logging",
+                       "entryPoints": "listeners", "frontends": "listeners"}
 
     server: Server = setting(Group(Server), "")
+    listeners: tuple[Listener, ...] = setting(
+        GroupList(Listener), "long form: further listeners; a route of type http is on all of type http unless it "
+        "names some, a route of type tcp names one")
     pools: dict[str, Pool] = setting(GroupMap(Pool, Name()), "long form: sets of backends, by name")
     routes: tuple[Route, ...] = setting(
         GroupList(Route), "long form: the most specific wins: host, then exact path, parameters, prefix, then the "
         "number of further conditions")
     logging: Logging = setting(Group(Logging), "")
+    files: dict[str, bytes] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @property
+    def http_listeners(self) -> tuple[str, ...]:
+        """What routes call the listeners of type http."""
+        default = (DEFAULT_LISTENER,) if self.server.http_listen_addr else ()
+        return (*default, *(one.name for one in self.listeners if one.type == "http"))
 
     @property
     def has_default_pool(self) -> bool:
@@ -312,8 +335,8 @@ class Config:
     def effective_routes(self) -> tuple[Route, ...]:
         """Every route, the short form's included: default-tcp for ``listenAddr``, the catch-all default-http.
 
-        The catch-all is there when ``httpListenAddr`` is, and either ``server.backends`` is given or there is no HTTP
-        route; it yields to a catch-all that was written.
+        The catch-all is there when an HTTP listener is, and either ``server.backends`` is given or there is no HTTP
+        route; on each listener it yields to a catch-all that was written.
         """
         routes = list(self.routes)
         server = self.server
@@ -322,8 +345,13 @@ class Config:
         if server.listen_addr:
             routes.append(Route(DEFAULT_TCP_ROUTE, "tcp", pool=DEFAULT_POOL, listen_addr=server.listen_addr))
         http = [route for route in self.routes if route.type == "http"]
-        if server.http_listen_addr and (server.backends or not http) and not any(r.match.everything for r in http):
-            routes.append(Route(DEFAULT_HTTP_ROUTE, pool=DEFAULT_POOL, **inherited(Route, server)))
+        if server.backends or not http:
+            everything = [route.listeners for route in http if route.match.everything]
+            left = tuple(
+                name for name in self.http_listeners if not any(not on or name in on for on in everything))
+            if left:
+                on = () if left == self.http_listeners else left
+                routes.append(Route(DEFAULT_HTTP_ROUTE, pool=DEFAULT_POOL, listeners=on, **inherited(Route, server)))
         return tuple(routes)
 
 

@@ -1,9 +1,8 @@
 """How a configuration class describes its fields: shape, help, spellings, default.
 
-The description is read by the loader (what to accept), the example (what to show) and the tests (that both agree). A
-class lists the keys that config.reference.yaml has but that are not built yet in ``NOT_YET``: the loader refuses them
-by that name instead of calling them unknown; ``HINTS`` are words of other programs and the keys that mean the same
-here. This module knows no particular setting.
+The description is read by the loader (what to accept), the example (what to show) and the tests (that both agree).
+``HINTS`` of a class are words of other programs and the keys that mean the same here. This module knows no particular
+setting.
 """
 
 from __future__ import annotations
@@ -62,11 +61,13 @@ class GroupList:
     """A list of mappings, each an instance of ``cls``; becomes a tuple.
 
     ``scalar_key``: the key that a plain scalar item stands for. ``single``: one mapping alone is a list of one.
+    ``flow``: short enough to be shown on one line.
     """
 
     cls: type[attrs.AttrsInstance]
     scalar_key: str = ""
     single: bool = False
+    flow: bool = False
 
 
 @attrs.frozen
@@ -138,12 +139,6 @@ def settings_of(cls: type[attrs.AttrsInstance]) -> tuple[NamedSetting, ...]:
     return tuple(found)
 
 
-def not_yet(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
-    """The canonical keys of a class that config.reference.yaml has and gogate does not build yet."""
-    keys: tuple[str, ...] = getattr(cls, "NOT_YET", ())
-    return keys
-
-
 def hint(cls: type[attrs.AttrsInstance], key: str) -> str:
     """The canonical key that another program's key most likely means here, "" if none is known."""
     hints: dict[str, str] = getattr(cls, "HINTS", {})
@@ -176,9 +171,3 @@ def known_keys(cls: type[attrs.AttrsInstance]) -> dict[str, NamedSetting]:
             for spelling in spellings(alias):
                 known[spelling] = named
     return known
-
-
-@cache
-def known_later(cls: type[attrs.AttrsInstance]) -> frozenset[str]:
-    """Every spelling of every key of a class that is not supported yet."""
-    return frozenset(spelling for key in not_yet(cls) for spelling in spellings(key))

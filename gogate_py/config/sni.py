@@ -1,77 +1,38 @@
-"""TCP routes that share an address, told apart by the server name in the TLS ClientHello (``sni``).
+"""Checks of TCP routes that share a listener, told apart by the server name in the TLS ClientHello (``sni``).
 
-    routes with sni at one address          one listener; each name leads to its route
+    routes with sni at one address,         one listener; each name leads to its route
+    or that name one of ``listeners``
     at most one without sni beside them     the default: for other names, for none, and for what is not TLS
     no such route                           such connections are closed
-    routes without sni                      a listener each
+    routes without sni at addresses         a listener each
 
-What a listener decides for all connections (acceptProxyProtocol) must be the same in all of its routes.
+Without ``tls`` connections are passed through as they are; with it TLS ends here, and the name of the handshake
+decides. What a listener decides for all connections (acceptProxyProtocol, tls) must be the same in all routes of an
+address, for it comes before the name is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import attrs
-
+from gogate_py.config.listeners import shared_addresses
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Config, Route
 
 
-@attrs.frozen
-class TcpListener:
-    """One address for TCP, and whose connections arrive there. ``default`` alone: all of them."""
-
-    id: str
-    address: str
-    default: Route | None
-    named: tuple[Route, ...] = ()
-
-    @property
-    def accept_proxy_protocol(self) -> bool:
-        """Whether every connection begins with a PROXY header; its routes agree on it."""
-        return any(route.accept_proxy_protocol for route in (self.default, *self.named) if route is not None)
-
-
-def tcp_listeners(routes: Sequence[Route]) -> tuple[TcpListener, ...]:
-    """The TCP listeners of effective routes, in the order of their first routes."""
-    tcp = [route for route in routes if route.type == "tcp" and route.listen_addr]
-    shared = shared_addresses(tcp)
-    found: dict[str, TcpListener] = {}
-    for route in tcp:
-        if (where := route.listen_addr) not in shared:
-            found[f"tcp:{route.name}"] = TcpListener(f"tcp:{route.name}", route.listen_addr, route)
-            continue
-        # Named by its address: it stays the same socket whatever routes come and go.
-        name = f"sni:{where}"
-        one = found.get(name) or TcpListener(name, route.listen_addr, None)
-        if route.sni:
-            found[name] = attrs.evolve(one, named=(*one.named, route))
-        else:
-            found[name] = attrs.evolve(one, default=route)
-    return tuple(found.values())
-
-
-def shared_addresses(routes: Sequence[Route]) -> set[str]:
-    """The addresses at which server names decide; an address has one spelling once the file is read."""
-    return {route.listen_addr for route in routes if route.type == "tcp" and route.listen_addr and route.sni}
-
-
 def check_server_names(config: Config, findings: Findings) -> None:
-    """No name leads to two routes, no address has two defaults, and all routes of one agree on the PROXY header."""
+    """No name leads to two routes, no listener has two defaults, and all routes of an address agree on what is decided
+    before a name is known."""
     shared = shared_addresses(config.routes)
     names: dict[tuple[str, str], int] = {}
-    first: dict[str, tuple[Path, bool]] = {}
     defaults: dict[str, Path] = {}
+    first: dict[str, tuple[Path, Route]] = {}
     if config.server.listen_addr:
-        defaults[config.server.listen_addr] = ("server", "listenAddr")
-        first[config.server.listen_addr] = (("server", "listenAddr"), False)
+        path: Path = ("server", "listenAddr")
+        defaults[config.server.listen_addr] = path
+        first[config.server.listen_addr] = (path, Route(type="tcp"))
     for number, route in enumerate(config.routes):
-        path: Path = ("routes", number)
-        if route.type != "tcp" or not route.listen_addr or not findings.is_sound(path):
-            continue
-        where = route.listen_addr
-        if where not in shared:
+        path = ("routes", number)
+        where = f"the listener {route.listeners[0]}" if route.listeners else route.listen_addr
+        if route.type != "tcp" or not findings.is_sound(path) or not (route.listeners or where in shared):
             continue
         for position, name in enumerate(route.sni):
             other = names.setdefault((where, name), number)
@@ -83,11 +44,26 @@ def check_server_names(config: Config, findings: Findings) -> None:
             before = defaults.setdefault(where, path)
             if before != path:
                 findings.add(
-                    (*path, "listenAddr"), f"{route.listen_addr} has a route without sni already "
-                    f"({findings.line_of(before)}): only one can be for all other names")
-        begun, accepts = first.setdefault(where, (path, route.accept_proxy_protocol))
-        if accepts != route.accept_proxy_protocol:
-            findings.add(
-                (*path, "acceptProxyProtocol"), f"must be the same for all routes of {route.listen_addr} "
-                f"({findings.line_of(begun)} has {str(accepts).lower()}): it comes before the name is known")
+                    (*path, "listeners" if route.listeners else "listenAddr"), f"{where} has a route without sni "
+                    f"already ({findings.line_of(before)}): only one can be for all other names")
+        if not route.listeners:
+            _check_agreement(route, path, *first.setdefault(where, (path, route)), findings)
 
+
+def _check_agreement(route: Route, path: Path, first: Path, other: Route, findings: Findings) -> None:
+    where = route.listen_addr
+    if route.accept_proxy_protocol != other.accept_proxy_protocol:
+        findings.add(
+            (*path, "acceptProxyProtocol"), f"must be the same for all routes of {where} "
+            f"({findings.line_of(first)} has {str(other.accept_proxy_protocol).lower()}): it comes before the name is "
+            "known")
+    if route.tls == other.tls:
+        return
+    if route.tls is None or other.tls is None:
+        passed, ends = ("here", findings.line_of(first)) if route.tls is None else (findings.line_of(first), "here")
+        problem = f"TLS at {where} ends for one route ({ends}) and is passed through for another ({passed})"
+    else:
+        problem = f"TLS at {where} is another one in {findings.line_of(first)}"
+    findings.add(
+        (*path, "tls") if route.tls is not None else path, f"{problem}: it is the same for all routes of an address; "
+        "write the address under listeners with its tls, and name that in the routes", at="key")

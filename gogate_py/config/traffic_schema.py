@@ -66,8 +66,6 @@ class RateLimit:
 class Timeouts:
     """Times of a request."""
 
-    NOT_YET: ClassVar = ("handshake",)
-
     request: float = setting(_LIMIT, "from the request's head to the end of the answer, retries included", default=0.0)
     response_header: float = setting(_LIMIT, "from the request sent to the answer's head", default=15.0)
     body_idle: float = setting(_LIMIT, "no byte of a body for this long", default=60.0)
@@ -76,6 +74,8 @@ class Timeouts:
     tunnel_idle: float = setting(_LIMIT, "no byte on an upgraded connection (WebSocket)", default=3600.0)
     min_body_rate: int = setting(
         Integer(0, 1_000_000_000, zero="off"), "bytes per second, after 5 s of grace", default=240)
+    handshake: float = setting(
+        Duration(0.1, 3600), "server only: of TLS on listeners; default of tls.handshakeTimeout", default=10.0)
 
 
 @attrs.frozen

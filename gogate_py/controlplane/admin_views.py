@@ -95,8 +95,11 @@ def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -
         "query": match.query,
     }
     shown: dict[str, Any] = {"name": route.name, "type": route.type}
+    if route.listeners:
+        shown["listeners"] = route.listeners
     if route.type == "tcp":
-        shown["listen_addr"] = route.listen_addr
+        if route.listen_addr:
+            shown["listen_addr"] = route.listen_addr
         if route.sni:
             shown["sni"] = route.sni
     else:

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Final
 
 from attrs import evolve, field, frozen
+from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from gogate_py.addresses import Address, parse
 from gogate_py.config import schema
+from gogate_py.config.certificates import facts
+from gogate_py.config.listeners import DataListener, data_listeners
 from gogate_py.config.names import status_ranges
-from gogate_py.config.sni import tcp_listeners
 from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.registry import Registration
 from gogate_py.controlplane.route_compiler import LimitRows, http_route, identity_fields, rate_limits, timeouts
@@ -30,10 +32,12 @@ from gogate_py.snapshot import (
     BackendState,
     BackendTls,
     Breaker,
+    Certificate,
     HeadRules,
     HttpTransport,
     Limits,
     Listener,
+    ListenerTls,
     Outlier,
     Pool,
     Snapshot,
@@ -127,8 +131,6 @@ def joins(config: schema.Config, pool: schema.Pool, instance: Registration) -> b
 
 Endpoints = tuple[tuple[str, int], ...]
 
-HTTP_LISTENER: Final = "http:default"
-
 #: (name of a listener, its address) → the id of its sockets, which is another one after its address has changed.
 ListenerIds = Callable[[str, str], str]
 
@@ -161,10 +163,13 @@ def compile_snapshot(
         for route in routes
         if route.type == "http"
     )
+    listeners = tuple(_listener(one, limit_rows, listener_id) for one in data_listeners(config))
     identity = {name.lower() for name in server.identity_headers} | set(identity_fields(http_routes))
+    # On every listener: a backend cannot tell by which one a request came.
+    identity |= {one.tls.subject_header.lower() for one in listeners if one.tls is not None and one.tls.subject_header}
     return Snapshot(
         generation=generation,
-        listeners=_listeners(config, routes, limit_rows, listener_id),
+        listeners=listeners,
         pools=tuple(
             _pool(pools[name], found, rows, endpoints, state, server.limits.pending_per_backend, workers, overrides)
             for name, found in pool_members.items()
@@ -205,34 +210,34 @@ _PROXY_VERSIONS = {"none": 0, "v1": 1, "v2": 2}
 
 def listener_addresses(config: schema.Config) -> dict[str, str]:
     """Name of each listener of the data plane → its address as configured."""
-    found = _listeners(config, config.effective_routes(), lambda name: 0, default_listener_id)
-    return {listener.name: listener.address for listener in found}
+    return {one.id: one.address for one in data_listeners(config)}
 
 
-def _listeners(
-    config: schema.Config, routes: Sequence[schema.Route], limit_rows: LimitRows, listener_id: ListenerIds
-) -> tuple[Listener, ...]:
-    found = [
-        Listener(
-            listener_id(one.id, one.address),
-            one.address,
-            _tcp_route(one.default, limit_rows) if one.default is not None else None,
-            one.accept_proxy_protocol,
-            one.id,
-            tuple(SniRoute(route.sni, _tcp_route(route, limit_rows)) for route in one.named),
-        )
-        for one in tcp_listeners(routes)
-    ]
-    if config.server.http_listen_addr:
-        found.append(
-            Listener(
-                listener_id(HTTP_LISTENER, config.server.http_listen_addr),
-                config.server.http_listen_addr,
-                accept_proxy=config.server.accept_proxy_protocol,
-                name=HTTP_LISTENER,
-            )
-        )
-    return tuple(found)
+def _listener(one: DataListener, limit_rows: LimitRows, listener_id: ListenerIds) -> Listener:
+    return Listener(
+        listener_id(one.id, one.address),
+        one.address,
+        _tcp_route(one.default, limit_rows) if one.default is not None else None,
+        one.accept_proxy_protocol,
+        one.id,
+        tuple(SniRoute(route.sni, _tcp_route(route, limit_rows)) for route in one.named),
+        _listener_tls(one.tls, one.http) if one.tls is not None else None,
+        one.https_port,
+    )
+
+
+def _listener_tls(tls: schema.ListenerTls, http: bool) -> ListenerTls:
+    """What a listener's settings are for who accepts; the digest tells two of them apart."""
+    found = ListenerTls(
+        "",
+        tuple(Certificate(facts(one.chain).names, one.chain, one.key) for one in tls.certificates),
+        tls.min_version,
+        tls.client_auth,
+        tls.authorities if tls.client_auth != "none" else "",
+        tls.handshake_timeout,
+        tls.client_subject_header if http and tls.client_auth != "none" else "",
+    )
+    return replace(found, digest=sha256(encode(found)).hexdigest())
 
 
 def _tcp_route(route: schema.Route, limit_rows: LimitRows) -> TcpRoute:

@@ -1,33 +1,45 @@
 """Plan: what a change of configuration does, told before it is done. Pure; reloads and ``gogate plan`` use it.
 
     thing       identity                         keeps over the change              when it goes
-    listener    http:default or tcp:ROUTE        its sockets, at the same address   accepts no more; what is open ends
+    listener    its id (config/listeners.py)     its sockets, at the same address   accepts no more; what is open ends
     route       its name                         a request keeps the one it has     what runs ends
     pool        its name                                                            registered instances get no work
     backend     (pool, address as written)       health, breaker, connections       gets no new work; what runs ends
     limit       scope, name, algorithm, key      what it counted
     setting     its key; a default of pools or routes is told where it has an effect
 
-A listener shared by server names is sni:ADDRESS (config/sni.py).
-
 What is written in another order, or as the short form instead of the long one, is the same. ``restart`` has what a
 running gateway cannot change, with the reason (``FIXED``): a plan with any of it is refused as a whole.
 
-Values are as people write them; secrets are never in a plan (config/diff.py). Registered instances are not the file's:
+Values are as people write them; secrets are never in a plan (config/diff.py), and of certificates only names and end.
+Registered instances are not the file's:
 a plan tells of their pools only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
 
+from gogate_py.config.certificates import facts
 from gogate_py.config.diff import ABSENT, Change, changes
-from gogate_py.config.schema import Admin, Config, Metrics, Pool, RateLimit, Registry, Route, Server
+from gogate_py.config.listeners import data_listeners
+from gogate_py.config.schema import (
+    Admin,
+    CertificateFiles,
+    Config,
+    ListenerTls,
+    Metrics,
+    Pool,
+    RateLimit,
+    Registry,
+    Route,
+    Server,
+)
 from gogate_py.config.settings import settings_of
-from gogate_py.config.sni import tcp_listeners
 from gogate_py.controlplane.compiler import members
 from gogate_py.controlplane.route_compiler import rate_limits
 
@@ -136,10 +148,10 @@ def _bound(operator: Admin | Metrics | Registry) -> str:
 
 #: What is told of a TCP route's listener and limits, not of the route; and what it only seems to inherit.
 _NOT_TCP: Final = (
-    "rate_limit", "listen_addr", "accept_proxy_protocol",
+    "rate_limit", "listen_addr", "accept_proxy_protocol", "tls",
     *(named.attribute for named in settings_of(Route) if named.setting.inherits))
 #: What the server's part of the file says about things that are told on their own.
-_OF_THINGS: Final = ("listen_addr", "http_listen_addr", "backends", "accept_proxy_protocol", "rate_limit")
+_OF_THINGS: Final = ("listen_addr", "http_listen_addr", "tls", "backends", "accept_proxy_protocol", "rate_limit")
 #: Key of a pool or route that is inherited → the server's key that it has its default from.
 _DEFAULTS: Final = {
     named.key: server.key
@@ -204,6 +216,8 @@ def needs_restart(old: Config, new: Config) -> list[Restart]:
 class _Listener:
     address: str
     accept_proxy_protocol: bool
+    tls: ListenerTls | None
+    https_port: int
 
 
 @attrs.frozen
@@ -217,11 +231,9 @@ def _things(config: Config) -> dict[str, dict[str, Any]]:
     """Kind → identity → what may change of it."""
     routes = config.effective_routes()
     listeners = {
-        one.id: _Listener(one.address, one.accept_proxy_protocol) for one in tcp_listeners(routes)}
-    server = config.server
-    if server.http_listen_addr:
-        listeners["http:default"] = _Listener(server.http_listen_addr, server.accept_proxy_protocol)
-    limits: dict[str, RateLimit] = _limits(server.rate_limit, "server")
+        one.id: _Listener(one.address, one.accept_proxy_protocol, one.tls, one.https_port)
+        for one in data_listeners(config)}
+    limits: dict[str, RateLimit] = _limits(config.server.rate_limit, "server")
     for route in routes:
         limits |= _limits(route.rate_limit, f"route/{route.name}")
     return {
@@ -253,8 +265,9 @@ def _fields(kind: str, one: Any, other: Any) -> list[Change]:
     match kind:
         case "listener":
             found = [Change("listenAddr", one.address, other.address),
-                     Change("acceptProxyProtocol", *(str(x.accept_proxy_protocol).lower() for x in (one, other)))]
-            return [change for change in found if change.before != change.after]
+                     Change("acceptProxyProtocol", *(str(x.accept_proxy_protocol).lower() for x in (one, other))),
+                     Change("redirects to port", *(str(x.https_port) for x in (one, other)))]
+            return [*(change for change in found if change.before != change.after), *_tls(one.tls, other.tls)]
         case "backend":
             found = [Change("weight", str(one.weight), str(other.weight)),
                      Change("backup", *(str(x.backup).lower() for x in (one, other))),
@@ -265,16 +278,43 @@ def _fields(kind: str, one: Any, other: Any) -> list[Change]:
         case "route":
             if one.type != other.type:
                 return [Change("type", one.type, other.type)]
-            return changes(one, other, _NOT_TCP if one.type == "tcp" else ("rate_limit",))
+            found = changes(one, other, _NOT_TCP if one.type == "tcp" else ("rate_limit",))
+            return [change for change in found if change.path != "timeouts.handshake"]  # that of listeners
     # A limit's name and key are its identity; of the name only how it was come by can differ.
     return changes(one, other, ("enabled", "name"))
+
+
+def _tls(one: ListenerTls | None, other: ListenerTls | None) -> list[Change]:
+    if one is None or other is None:
+        shown = [ABSENT if tls is None else ", ".join(map(_certificate, tls.certificates)) for tls in (one, other)]
+        return [Change("tls", *shown)] if one is not other else []
+    # Redirects are listeners, and told as such.
+    found = changes(one, other, ("certificates", "authorities", "redirect_http"))
+    if one.authorities != other.authorities and one.client_ca == other.client_ca:
+        found.append(Change(f"clientCA {one.client_ca}", "(contents)", "(contents)"))
+    before = {certificate.cert_file: certificate for certificate in one.certificates}
+    after = {certificate.cert_file: certificate for certificate in other.certificates}
+    for file in dict.fromkeys((*before, *after)):
+        if before.get(file) != after.get(file):
+            shown = [_certificate(side[file]) if file in side else ABSENT for side in (before, after)]
+            found.append(Change(f"certificate {file}", *shown))
+    if [*before] != [*after] and before.keys() == after.keys():
+        found.append(Change("certificates (order)", ", ".join(before), ", ".join(after)))
+    return [attrs.evolve(change, path=f"tls.{change.path}") for change in found]
+
+
+def _certificate(one: CertificateFiles) -> str:
+    """Its names, and the day on which it ends."""
+    about = facts(one.chain)
+    until = datetime.fromtimestamp(about.not_after, UTC).date().isoformat()
+    return f"{' '.join(about.names) or one.cert_file} until {until}"
 
 
 def _beside(old: Config, new: Config) -> list[Change]:
     """What differs beside the things."""
     server = changes(old.server, new.server, _OF_THINGS)
     found = [attrs.evolve(change, path=f"server.{change.path}") for change in server]
-    return found + changes(old, new, ("server", "pools", "routes"))
+    return found + changes(old, new, ("server", "listeners", "pools", "routes", "files"))
 
 
 def _settings(old: Config, new: Config, changed: list[Changed], restart: list[Restart]) -> list[Change]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from gogate_py.config import schema
+from gogate_py.config.listeners import listener_id
 from gogate_py.controlplane.overrides import Override
 from gogate_py.snapshot import (
     ApiKeyAuth,
@@ -92,6 +93,7 @@ def http_route(
         else None,
         retry=_retry(route.retry),
         max_body=route.limits.request_body,
+        listeners=tuple(listener_id(name) for name in route.listeners),
     )
 
 

@@ -37,12 +37,13 @@ _Key = tuple[bool, str]  # query?, name
 
 class Conflict(NamedTuple):
     """``first`` and ``second`` are positions in the given rules; ``second`` is where the problem is best shown: the
-    later one of two, or the one that is never reached."""
+    later one of two, or the one that is never reached. ``tied``: neither of the two is more specific."""
 
     kind: str
     first: int
     second: int
     text: str
+    tied: bool = False
 
 
 def find_conflicts(rules: Sequence[RouteRule]) -> list[Conflict]:
@@ -117,7 +118,7 @@ def _first_conflict(others: list[_Rule], entry: _Rule, place: list[_Rule]) -> Co
         else:
             what = ", ".join(sorted(common))
         text = f"the routes {other.rule.name} and {entry.rule.name} match {what}, and neither is more specific"
-        return Conflict(UNREACHABLE if same else AMBIGUOUS, other.route, entry.route, text)
+        return Conflict(UNREACHABLE if same else AMBIGUOUS, other.route, entry.route, text, tied=True)
     return None
 
 

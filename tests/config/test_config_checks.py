@@ -154,13 +154,14 @@ def test_a_route_needs_a_pool() -> None:
 def test_tcp_routes_need_a_listener() -> None:
     """A route of type tcp is a listener, so it has an address."""
     assert told(HTTP + "routes: [{type: tcp, pool: default}]") == [
-        "routes[0]: listenAddr is required for a route of type tcp"]
+        "routes[0]: listenAddr, or listener, is required for a route of type tcp"]
 
 
 def test_http_routes_need_the_http_listener() -> None:
     """Routes of type http are served on server.httpListenAddr; its absence is told once."""
     text = "server: {listenAddr: ':1'}\nroutes: [{match: {path: /a}, pool: default}, {pool: default}]"
-    assert told(text) == ["routes[0]: a route of type http needs server.httpListenAddr, which is not set"]
+    assert told(text) == [
+        "routes[0]: a route of type http needs server.httpListenAddr, or one of listeners of type http"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ PLACES = {
     "Sticky": ("routes", 0, "sticky"), "Rewrite": ("routes", 0, "rewrite"),
     "FieldEdits": ("routes", 0, "requestHeaders"), "ForwardAuth": ("routes", 0, "forwardAuth"),
     "Cors": ("routes", 0, "cors"), "Cache": ("routes", 0, "cache"), "RouteLimits": ("routes", 0, "limits"),
+    "ListenerTls": ("server", "tls"), "CertificateFiles": ("server", "tls", "certificates", 0),
+    "Listener": ("listeners", 0),
     "Redirect": ("routes", 3, "redirect"), "FixedResponse": ("routes", 4, "fixedResponse")}
 
 
@@ -92,7 +94,7 @@ def test_lines_fit_a_screen() -> None:
 def test_what_is_commented_out_is_good_too(tmp_path: Path) -> None:
     """Each key that stands in the example as a comment can be switched on, where what excludes it is not there."""
     text = EXAMPLE.read_text()
-    assert len(re.findall(r"^ *#[a-zA-Z0-9]+:", text, re.MULTILINE)) == 18
+    assert len(re.findall(r"^ *#[a-zA-Z0-9]+:", text, re.MULTILINE)) == 28
     switched = re.sub(r"^( *)#(auth|forwardAuth|cors|cache|requestHeaders|responseHeaders|query|secret: .*STICKY.*)",
                       r"\1\2", text, flags=re.MULTILINE)
     path = tmp_path / "config.yaml"

@@ -243,7 +243,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
         server:
           listenAddr: 8080
           loadBalncer: random
-          tls: {}
+          slowStart: -1s
           health: {timeout: soon}
           backends:
             - {adr: "a:1"}
@@ -253,7 +253,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
           - {match: {host: "a:80"}, pool: nowhere}
         """)
     assert [(problem.line, problem.key) for problem in found] == [
-        (2, "server.listenAddr"), (3, "server.loadBalncer"), (4, "server.tls"), (5, "server.health.timeout"),
+        (2, "server.listenAddr"), (3, "server.loadBalncer"), (4, "server.slowStart"), (5, "server.health.timeout"),
         (7, "server.backends[0].adr"), (9, "server.backends[2].addr"), (11, "routes[0]"), (11, "routes[0].match.host"),
         (11, "routes[0].pool")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from config_loading import load, told
 
-from gogate_py.config.sni import tcp_listeners
+from gogate_py.config.listeners import tcp_listeners
 from gogate_py.controlplane.compiler import listener_addresses
 
 
@@ -22,7 +22,7 @@ def test_names_share_one_listener() -> None:
         "name: rest, listenAddr: ':443'", "name: own, listenAddr: ':5432'",
         "name: alone, listenAddr: ':444', sni: [a.test]"))
     found = {one.id: (one.default and one.default.name, [r.name for r in one.named])
-             for one in tcp_listeners(config.effective_routes())}
+             for one in tcp_listeners(config)}
     assert found == {"sni::443": ("rest", ["a", "b"]), "tcp:own": ("own", []), "sni::444": (None, ["alone"])}
     assert config.routes[1].sni == ("b.test", "*.c.test")
     bound = {"sni::443": ":443", "tcp:own": ":5432", "sni::444": ":444", "http:default": ":1"}
@@ -32,7 +32,7 @@ def test_names_share_one_listener() -> None:
 def test_the_short_form_can_be_the_default() -> None:
     """server.listenAddr shares its address, too."""
     config = load(text("name: a, listenAddr: ':443', sni: a.test", server="listenAddr: ':443'"))
-    (one,) = tcp_listeners(config.effective_routes())
+    (one,) = tcp_listeners(config)
     assert one.default is not None
     assert one.default.name == "default-tcp"
 
@@ -40,9 +40,9 @@ def test_the_short_form_can_be_the_default() -> None:
 def test_any_free_port_is_shared_only_by_names() -> None:
     """Port 0 is another one for each route, but where server names decide."""
     config = load(text("name: a, listenAddr: 'localhost:0'", "name: b, listenAddr: 'localhost:0'"))
-    assert len(tcp_listeners(config.effective_routes())) == 2
+    assert len(tcp_listeners(config)) == 2
     config = load(text("name: a, listenAddr: 'localhost:0', sni: a.test", "name: b, listenAddr: 'localhost:0'"))
-    assert len(tcp_listeners(config.effective_routes())) == 1
+    assert len(tcp_listeners(config)) == 1
 
 
 @pytest.mark.parametrize(

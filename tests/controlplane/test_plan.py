@@ -290,6 +290,8 @@ def mutants() -> Iterator[tuple[str, Config, Config]]:
     for number, route in enumerate(config.routes):
         if route.type == "http":
             for where, changed in leaves(route, f"routes.{route.name}"):
+                if where.endswith(".handshake"):
+                    continue  # of listeners, which no route may write
                 routes = (*config.routes[:number], changed, *config.routes[number + 1 :])
                 yield where, config, attrs.evolve(config, routes=routes)
 
