@@ -8,20 +8,17 @@ no fault. Peers of a Unix socket have no address that could be trusted or not; i
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from gogate_py.clock import monotonic
 from gogate_py.dataplane import ends
+from gogate_py.dataplane.intake import Intake
 from gogate_py.errors import WireError
 from gogate_py.wire.proxy_protocol import ProxyHeader, parse
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
-
-log = logging.getLogger("gogate.listeners")
 
 #: Seconds from accept to the last byte of the header.
 HEADER_TIME: Final = 3.0
@@ -32,37 +29,28 @@ BAD_HEADER: Final = "proxy_header"
 TIMED_OUT: Final = "proxy_timeout"
 
 
-class ProxyIntake:
-    """One connection; in ``plane.admission.arriving`` from accept to its header or its end."""
+class ProxyIntake(Intake):
+    """One connection, from accept to its header or its end."""
 
-    __slots__ = ("_buffer", "_listener", "_make", "_plane", "_transport", "deadline")
+    __slots__ = ("_buffer", "_make")
 
     def __init__(
         self, plane: Plane, listener: LiveListener, make: Callable[[LiveListener, ProxyHeader], Any]
     ) -> None:
         """``make``: the protocol for a connection with this header."""
-        self._plane = plane
-        self._listener = listener
+        super().__init__(plane, listener)
         self._make = make
         self._buffer = b""
-        self._transport: Any = None
-        self.deadline = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Accepted: worth waiting for its header?"""
-        self._transport = transport
-        listener, plane = self._listener, self._plane
-        listener.accepted += 1
-        listener.active += 1
-        peer = ends.host(ends.source(transport, None))
-        if peer != ends.UNIX and not plane.http.is_trusted(peer):
+        """Accepted: worth waiting for its header? Its client is only known, and admitted, behind it."""
+        peer = self._accepted(transport)
+        if peer != ends.UNIX and not self._plane.http.is_trusted(peer):
             self._refuse(UNTRUSTED, "")
-        elif not plane.admission.has_room(listener):
+        elif not self._plane.admission.has_room(self._listener):
             transport.abort()
         else:
-            self.deadline = monotonic() + HEADER_TIME
-            plane.admission.arriving.add(self)
-            plane.deadlines.add(self)
+            self._wait(HEADER_TIME)
 
     def data_received(self, data: bytes) -> None:
         """Some of the header, with whatever is behind it."""
@@ -72,21 +60,18 @@ class ProxyIntake:
         try:
             header = parse(self._buffer)
             if header is not None:
-                self._hand_over(header)
+                self._lead(header)
         except WireError as error:
             self._refuse(BAD_HEADER, error.detail)
-        except Exception as error:  # the top of a connection: one bad header never ends a worker (T30)
-            self._plane.internal_error(error, "proxy header")
-            self._transport.abort()
+        except Exception as error:  # the top of a connection
+            self._fail(error, "proxy header")
 
-    def _hand_over(self, header: ProxyHeader) -> None:
-        listener, transport = self._listener, self._transport
+    def _lead(self, header: ProxyHeader) -> None:
+        """Give the connection, and what is behind the header, to the protocol it is for."""
+        transport = self._transport
         rest = self._buffer[header.size :]
-        self._forget()
-        # Whom it is for counts it itself, like any that it gets from the listener.
-        listener.accepted -= 1
-        listener.active -= 1
-        protocol = self._make(listener, header)
+        self._hand_over()
+        protocol = self._make(self._listener, header)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if rest and not transport.is_closing():
@@ -98,39 +83,6 @@ class ProxyIntake:
             self._refuse(BAD_HEADER, "The connection ended inside the header.")
         return False
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Closed before its header was whole."""
-        self._forget()
-        self._listener.active -= 1
-
-    def pause_writing(self) -> None:
-        """Nothing is written here."""
-
-    def resume_writing(self) -> None:
-        """Nothing is written here."""
-
     def on_deadline(self, now: float) -> None:
         """No header in time."""
         self._refuse(TIMED_OUT, "")
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
-
-    def _refuse(self, reason: str, detail: str) -> None:
-        self._forget()
-        self._listener.refuse(reason)
-        log.debug(
-            "connection refused",
-            extra={
-                "listener": self._listener.name,
-                "client": ends.label(ends.source(self._transport, None)),
-                "reason": reason,
-                "detail": detail,
-            },
-        )
-        self._transport.abort()
-
-    def _forget(self) -> None:
-        self._plane.admission.arriving.discard(self)
-        self._plane.deadlines.discard(self)
