@@ -42,6 +42,7 @@ class Failure(Enum):
     URI_TOO_LONG = (414, Side.CLIENT, False, True, "The request line is too long.")
     BAD_EXPECTATION = (417, Side.CLIENT, False, True, "Only Expect: 100-continue is understood.")
     HEAD_TOO_LARGE = (431, Side.CLIENT, False, True, "The request head is too large or has too many fields.")
+    MISDIRECTED = (421, Side.CLIENT, False, False, "This connection's certificate is not for the host of this request.")
     CLIENT_GONE = (499, Side.CLIENT, False, True, "The client went away.")
     UNKNOWN_METHOD = (501, Side.CLIENT, False, True, "This method is not implemented here.")
     UNKNOWN_CODING = (501, Side.CLIENT, False, True, "This transfer coding is not implemented here.")

@@ -23,7 +23,9 @@ ALLOWED = {
     "process": {"config", "controlplane", "dataplane", "middleware", "policy", "snapshot", "telemetry"},
     "telemetry": {"snapshot"},
 }
-EVERYBODY = {"__version__", "backend_tls", "errors", "clock", "addresses", "messages", "arena", "__init__"}
+EVERYBODY = {
+    "__init__", "__version__", "addresses", "arena", "backend_tls", "clock", "errors", "listener_tls", "messages"
+}  # fmt: skip
 #: sans-io: no event loop, no socket, no clock, no log
 NO_IO = {"asyncio", "socket", "select", "time", "logging", "threading", "ssl", "uvloop"}
 

@@ -20,10 +20,9 @@ from gogate_py.dataplane.client_table import REFUSED, UNCOUNTED, ClientTable, cl
 from gogate_py.dataplane.ends import UNIX
 
 if TYPE_CHECKING:
+    from gogate_py.dataplane.intake import Intake
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
-    from gogate_py.dataplane.proxy_intake import ProxyIntake
-    from gogate_py.dataplane.sni_intake import SniIntake
     from gogate_py.snapshot import Snapshot
 
 log = logging.getLogger("gogate.plane")
@@ -50,7 +49,7 @@ def descriptor_cap() -> int:
 
 
 class Admission:
-    """The one of a worker. ``arriving``: connections whose PROXY header or ClientHello is not here yet."""
+    """The one of a worker. ``arriving``: connections that wait for a PROXY header, a ClientHello or a handshake."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
@@ -59,7 +58,7 @@ class Admission:
         self._per_client = 0
         self._look_after = 0.0
         self._log_after = 0.0
-        self.arriving: set[ProxyIntake | SniIntake] = set()
+        self.arriving: set[Intake] = set()
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a snapshot's limits; who is here stays."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.exchange_state import ExchangeState
     from gogate_py.dataplane.http_site import HttpSite
     from gogate_py.dataplane.listeners import LiveListener
+    from gogate_py.dataplane.secured import Secured
     from gogate_py.dataplane.tunnel import Tunnel
 
 HIGH_WATER: Final = 64 * 1024
@@ -81,19 +82,33 @@ class Downstream:
         "forward_lines",
         "keep_alive",
         "listener",
+        "own_lines",
+        "scheme",
+        "secured",
         "site",
         "transport",
         "trusted",
         "write_paused",
     )
 
-    def __init__(self, site: HttpSite, listener: LiveListener, header: ProxyHeader | None = None) -> None:
-        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake)."""
+    def __init__(
+        self,
+        site: HttpSite,
+        listener: LiveListener,
+        header: ProxyHeader | None = None,
+        secured: Secured | None = None,
+        ticket: int = REFUSED,
+    ) -> None:
+        """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake). ``secured``
+        where TLS is spoken, with the ``ticket`` of an admission that was before its handshake (tls_intake)."""
         # --- the connection
         self.site = site
         self.listener = listener
         self._header = header
-        self._ticket = REFUSED
+        self._ticket = ticket
+        self.secured = secured
+        # what it is for the backend: the scheme, and lines of the connection besides the forwarding ones
+        self.scheme, self.own_lines = (b"http", b"") if secured is None else (b"https", secured.line)
         self.transport: Any = None
         self.client = ""
         self.trusted = False
@@ -134,7 +149,8 @@ class Downstream:
         self.listener.active += 1
         self.client = ends.host(ends.source(transport, self._header))
         self.trusted = site.is_trusted(self.client)
-        self._ticket = site.plane.admission.enter(self.listener, self.client, self.trusted)
+        if self._ticket == REFUSED:
+            self._ticket = site.plane.admission.enter(self.listener, self.client, self.trusted)
         if self._ticket == REFUSED:
             self._closing = True
             transport.abort()

@@ -31,6 +31,7 @@ from gogate_py.wire.head_check import check_request_head
 from gogate_py.wire.headers import dashed
 
 if TYPE_CHECKING:
+    from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.live_pool import LivePool
     from gogate_py.dataplane.live_route import LiveRoute
 
@@ -44,11 +45,15 @@ class Exchange(Attempts):
         """Route, pass the stages, go to a backend."""
         site = self.site
         site.in_flight += 1
+        listener = self.downstream.listener
+        host = site.host_key(self.host)
+        if listener.guarded and self._stopped_at_the_door(listener, host):
+            return
         try:
             method = self.method
             if method == b"OPTIONS":
-                method = routed_method(site.router, site.host_key(self.host), self)
-            found = site.router.match(site.host_key(self.host), self.path, method, self)
+                method = routed_method(listener.router, host, self)
+            found = listener.router.match(host, self.path, method, self)
         except WireError as error:
             self.answer(error.failure, error.detail)
             return
@@ -76,6 +81,21 @@ class Exchange(Attempts):
             self._pass_stages(found)
         else:
             self._dispatch(found)
+
+    def _stopped_at_the_door(self, listener: LiveListener, host: bytes) -> bool:
+        """What a listener decides before any route: whether the host fits the connection, and redirects to https."""
+        secured = self.downstream.secured
+        if secured is not None and not secured.serves(host):
+            self.answer(Failure.MISDIRECTED)
+            return True
+        if listener.to_https is None:
+            return False
+        outcome = listener.to_https(self)
+        if isinstance(outcome, Answer):
+            self.answer_with(outcome)
+        else:
+            self.answer(outcome.failure, outcome.detail)
+        return True
 
     def _pass_stages(self, route: LiveRoute) -> None:
         """Ask the stages that were not asked yet, in order; then dispatch."""

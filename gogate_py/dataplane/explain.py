@@ -19,7 +19,7 @@ from gogate_py.arena import Arena
 from gogate_py.clock import monotonic_ns, new_random
 from gogate_py.dataplane.backend_table import BackendTable
 from gogate_py.dataplane.forward_auth import ForwardAuthStage
-from gogate_py.dataplane.http_site import head_limits, host_key
+from gogate_py.dataplane.http_site import head_limits, head_rules, host_key, routes_of
 from gogate_py.dataplane.live_backend import LiveBackend
 from gogate_py.dataplane.live_pool import LivePool
 from gogate_py.dataplane.live_route import LiveRoute, RouteCounts
@@ -86,23 +86,25 @@ class Explainer:
 
     def __init__(self, snapshot: Snapshot, arena: Arena, slots: int, keys: Iterable[KeySet] = ()) -> None:
         self._snapshot = snapshot
+        self._rules: list[tuple[HttpRoute, LiveRoute]] = []
+        self._routers: dict[str, Router[LiveRoute]] = {}  # by listener, "" = all routes
         self._random = new_random()
-        self._limits = head_limits(snapshot.limits, snapshot.head_rules)
+        self._limits = head_limits(snapshot.limits, head_rules(snapshot))
         self._table = BackendTable(
             arena, 0, slots, self._random, lambda backend: None, lambda: WaitingRoom(_never)
         )
         self._table.apply(snapshot)
         services = _Services(arena, keys)
-        rules: list[tuple[HttpRoute, LiveRoute]] = []
+        rules = self._rules
         for spec in snapshot.http_routes:
             cache = ResponseCache(spec.cache) if spec.cache is not None else None
             pipeline = compile_pipeline(spec, snapshot.rate_limits, services, cache)
             rules.append((spec, LiveRoute(spec, pipeline, self._table.pools, RouteCounts(), None)))
-        self._router: Router[LiveRoute] = Router(list(rules))
 
-    def explain(self, question: Question) -> Facts:
+    def explain(self, question: Question, listener: str = "") -> Facts:
         """Everything that would be decided about a request, as plain data. A request that is refused before it is
-        routed has only ``outcome``."""
+        routed has only ``outcome``. ``listener``: the name of the one it comes in by; "" = all routes are looked at."""
+        router = self._router_of(listener)
         facts: Facts = {"generation": self._snapshot.generation}
         try:
             request = AskedRequest.of(question, self._limits, question.client)
@@ -119,9 +121,9 @@ class Explainer:
         }
         key = host_key(request.host)
         try:
-            method = routed_method(self._router, key, request)
-            candidates = self._router.explain(key, request.path, method, request)
-            found = self._router.match(key, request.path, method, request)
+            method = routed_method(router, key, request)
+            candidates = router.explain(key, request.path, method, request)
+            found = router.match(key, request.path, method, request)
         except WireError as error:
             facts["outcome"] = _refused(Refusal(error.failure, error.detail), "route")
             return facts
@@ -136,6 +138,13 @@ class Explainer:
             facts["route"] = found.name
             self._explain_route(found, request, facts)
         return facts
+
+    def _router_of(self, listener: str) -> Router[LiveRoute]:
+        router = self._routers.get(listener)
+        if router is None:
+            rules = routes_of(listener, self._rules) if listener else self._rules
+            router = self._routers[listener] = Router(list(rules))
+        return router
 
     def _client(self, request: AskedRequest) -> str:
         """The client's address, as a worker works it out."""

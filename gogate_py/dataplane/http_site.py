@@ -7,7 +7,10 @@ import ipaddress
 import os
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from gogate_py.clock import monotonic
+from gogate_py.dataplane.client_table import REFUSED
 from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.downstream import LEAVE_IDLE, Downstream
 from gogate_py.dataplane.live_route import LiveRoute, RouteCounts
@@ -16,7 +19,7 @@ from gogate_py.middleware.pipeline import compile_pipeline
 from gogate_py.middleware.response_cache import ResponseCache
 from gogate_py.policy.retry import RetryBudget
 from gogate_py.policy.router import Router
-from gogate_py.snapshot import HeadRules, Limits, Snapshot
+from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.access_line import request_line
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.wire.fast_head import make_fast_request, make_fast_response
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.exchange_state import ExchangeState
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.plane import Plane
+    from gogate_py.dataplane.secured import Secured
 
 _CACHED_NAMES: Final = 1024
 
@@ -46,7 +50,6 @@ class HttpSite:
         # how long a client may take for its next request while draining, seconds
         self.drain_idle = 0.0
         # --- from the snapshot
-        self.router: Router[LiveRoute] = Router([])
         self._compiled: tuple[Limits, HeadRules] | None = None
         self.trailers: frozenset[bytes] = frozenset()
         self.limits = HeadLimits()
@@ -79,7 +82,7 @@ class HttpSite:
         """Compile a snapshot's routes and settings."""
         services = self.plane.services
         pools = self.plane.table.pools
-        routes = []
+        routes: list[tuple[HttpRoute, LiveRoute]] = []
         caches: dict[str, ResponseCache] = {}
         budgets: dict[str, RetryBudget] = {}
         for spec in snapshot.http_routes:
@@ -95,11 +98,11 @@ class HttpSite:
             routes.append((spec, LiveRoute(spec, pipeline, pools, counts, budgets.get(spec.name))))
         self.caches = caches
         self._budgets = budgets
-        self.router = Router(list(routes))
-        limits = snapshot.limits
-        if self._compiled != (limits, snapshot.head_rules):
-            self._compiled = (limits, snapshot.head_rules)
-            self._compile_limits(limits, snapshot.head_rules)
+        self._give_routers(snapshot, routes)
+        limits, rules = snapshot.limits, head_rules(snapshot)
+        if self._compiled != (limits, rules):
+            self._compiled = (limits, rules)
+            self._compile_limits(limits, rules)
         self.max_in_flight = limits.in_flight
         access = snapshot.access_log
         self.log_format = access.format
@@ -109,6 +112,20 @@ class HttpSite:
         self.min_body_rate = snapshot.timeouts.min_body_rate
         self._trusted = [ipaddress.ip_network(cidr) for cidr in snapshot.trusted_proxies]
 
+    def _give_routers(self, snapshot: Snapshot, routes: list[tuple[HttpRoute, LiveRoute]]) -> None:
+        """Every listener gets a router over the routes that it has; listeners with the same ones share it."""
+        specs = {spec.id: spec for spec in snapshot.listeners}
+        routers: dict[tuple[str, ...], Router[LiveRoute]] = {}
+        for listener in self.plane.listeners.everyone():
+            spec = specs.get(listener.id) or listener.spec
+            if spec is None or spec.tcp_routes():
+                continue
+            mine = routes_of(spec.name or spec.id, routes)
+            key = tuple(rule.name for rule, _ in mine)
+            if key not in routers:
+                routers[key] = Router(list(mine))
+            listener.router = routers[key]
+
     def _compile_limits(self, limits: Limits, rules: HeadRules) -> None:
         """Make the head checks for these limits (milliseconds: expressions are compiled)."""
         self.limits = head_limits(limits, rules)
@@ -117,9 +134,15 @@ class HttpSite:
         self.fast_request = make_fast_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
 
-    def accept(self, listener: LiveListener, header: ProxyHeader | None = None) -> Downstream:
-        """The protocol of a new client connection, behind its PROXY header where there is one."""
-        return Downstream(self, listener, header)
+    def accept(
+        self,
+        listener: LiveListener,
+        header: ProxyHeader | None = None,
+        secured: Secured | None = None,
+        ticket: int = REFUSED,
+    ) -> Downstream:
+        """The protocol of a new client connection, behind its PROXY header and TLS handshake where there are."""
+        return Downstream(self, listener, header, secured, ticket)
 
     def request_id(self) -> bytes:
         """A new request id."""
@@ -231,6 +254,22 @@ class HttpSite:
         """Abort every client connection that is left."""
         for client in list(self.clients):
             client.cut_off("grace_period")
+
+
+def routes_of(listener: str, routes: list[tuple[HttpRoute, LiveRoute]]) -> list[tuple[HttpRoute, LiveRoute]]:
+    """Those of the routes that a listener of this name has."""
+    return [(rule, route) for rule, route in routes if not rule.listeners or listener in rule.listeners]
+
+
+def head_rules(snapshot: Snapshot) -> HeadRules:
+    """The rules for heads. What tells backends the subject of a client's certificate is not for clients to set, on any
+    listener, whatever else is said of it."""
+    rules = snapshot.head_rules
+    headers = {listener.tls.subject_header.lower() for listener in snapshot.listeners if listener.tls is not None}
+    missing = headers - {"", *rules.identity_headers}
+    if not missing:
+        return rules
+    return replace(rules, identity_headers=(*rules.identity_headers, *sorted(missing)))
 
 
 def head_limits(limits: Limits, rules: HeadRules) -> HeadLimits:

@@ -11,28 +11,60 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from gogate_py.backend_tls import explain
+from gogate_py.listener_tls import ListenerContexts
+from gogate_py.middleware.fixed_answers import RedirectStage
+from gogate_py.policy.router import Router
 from gogate_py.policy.server_names import ServerNames
-from gogate_py.snapshot import Listener, TcpRoute
+from gogate_py.snapshot import Listener, Redirect, TcpRoute
+
+if TYPE_CHECKING:
+    from gogate_py.dataplane.live_route import LiveRoute
 
 log = logging.getLogger("gogate.listeners")
 
 #: The kernel caps it at net.core.somaxconn.
 BACKLOG: Final = 4096
+#: The port that an https URL need not name.
+HTTPS: Final = 443
 
 
 class LiveListener:
     """One listener in this worker, with its counters. ``active`` is its open client connections; ``paused``: it does
     not accept for the moment; ``gone``: a snapshot no longer names it."""
 
-    __slots__ = ("accepted", "active", "gone", "id", "names", "paused", "refused", "server", "shed", "sock", "spec")
+    __slots__ = (
+        "accepted",
+        "active",
+        "contexts",
+        "gone",
+        "guarded",
+        "handshakes",
+        "id",
+        "names",
+        "paused",
+        "refused",
+        "router",
+        "server",
+        "shed",
+        "sock",
+        "spec",
+        "to_https",
+        "unusable",
+    )
 
     def __init__(self, listener_id: str, sock: socket.socket) -> None:
         self.id = listener_id
         self.sock = sock
         self.spec: Listener | None = None
         self.names: ServerNames[TcpRoute] | None = None  # where SNI decides
+        self.contexts: ListenerContexts | None = None  # where TLS ends here
+        # HTTP: its routes, set by HttpSite with each snapshot
+        self.router: Router[LiveRoute] = Router([])
+        self.to_https: RedirectStage | None = None  # every request is answered so
+        self.guarded = False  # something is decided before the routes
         self.server: asyncio.AbstractServer | None = None
         self.paused = False
         self.gone = False
@@ -41,6 +73,8 @@ class LiveListener:
         self.accepted = 0
         self.shed = 0
         self.refused: dict[str, int] = {}
+        self.handshakes: dict[tuple[str, str], int] = {}  # (result, version)
+        self.unusable = 0
 
     @property
     def name(self) -> str:
@@ -52,14 +86,45 @@ class LiveListener:
         self.spec = spec
         patterns = [(name, one.route) for one in spec.sni for name in one.names]
         self.names = ServerNames(patterns, spec.tcp) if patterns else None
+        self.to_https = _redirect(spec.https_port) if spec.https_port else None
+        self.guarded = spec.tls is not None or spec.https_port > 0
+        self._configure_tls(spec)
+
+    def _configure_tls(self, spec: Listener) -> None:
+        """Contexts for handshakes from now on. Where they cannot be made those of before go on; without any nobody is
+        let in, least of all without TLS."""
+        http = not spec.tcp_routes()
+        before = self.contexts
+        if spec.tls is None:
+            self.contexts = None
+        elif before is None or before.spec.digest != spec.tls.digest or before.http != http:
+            try:
+                self.contexts = ListenerContexts(spec.tls, http=http, before=before)
+            except (OSError, ValueError) as error:
+                self.unusable += 1
+                log.error(
+                    "the certificates of a listener cannot be used",
+                    extra={"listener": self.name, "error": explain(error), "old_ones_kept": before is not None},
+                )
 
     def is_serving(self) -> bool:
         """Whether it accepts, or will when the pause is over."""
         return self.server is not None or self.paused
 
+    def shook_hands(self, result: str, version: str) -> None:
+        """Count a TLS handshake."""
+        key = (result, version)
+        self.handshakes[key] = self.handshakes.get(key, 0) + 1
+
     def refuse(self, reason: str) -> None:
         """Count a connection that was closed at once."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+def _redirect(port: int) -> RedirectStage:
+    """To the same place of the same host over https."""
+    where = "{host}{uri}" if port == HTTPS else f"{{host}}:{port}{{uri}}"
+    return RedirectStage(Redirect(f"https://{where}", 308), lambda path: {})
 
 
 #: The protocols are plain classes with asyncio's callbacks, not subclasses of asyncio.Protocol.
@@ -76,10 +141,14 @@ class Listeners:
         # gone, and not yet without clients and fully reported
         self._leaving: list[LiveListener] = []
 
+    def everyone(self) -> list[LiveListener]:
+        """Every listener that may have clients: those that are served, and those that are gone."""
+        return [*self.by_id.values(), *self._leaving]
+
     def counted(self) -> list[LiveListener]:
         """Every listener that has something to report: those that are served, and those that are gone but whose clients
         or last numbers are still there. To be called once a report."""
-        found = [*self.by_id.values(), *self._leaving]
+        found = self.everyone()
         self._leaving = [live for live in self._leaving if live.active]
         return found
 

@@ -20,6 +20,7 @@ from gogate_py.dataplane.deadlines import INFINITE, PERIOD, Deadlines
 from gogate_py.dataplane.downstream import Downstream
 from gogate_py.dataplane.hangups import Hangups
 from gogate_py.dataplane.http_site import HttpSite
+from gogate_py.dataplane.intake import Intake
 from gogate_py.dataplane.listeners import Listeners, LiveListener
 from gogate_py.dataplane.live_backend import LiveBackend
 from gogate_py.dataplane.memory_pressure import MemoryPressure
@@ -29,6 +30,7 @@ from gogate_py.dataplane.services import Services
 from gogate_py.dataplane.sni_intake import SniIntake
 from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
+from gogate_py.dataplane.tls_intake import TlsIntake
 from gogate_py.dataplane.tunnel import FAREWELL
 from gogate_py.dataplane.waiting import WaitingRoom
 from gogate_py.messages import KeySet, LogLines, Unreachable, Up
@@ -206,21 +208,29 @@ class Plane:
 
     # --- inside
 
-    def _accept_tcp(self, listener: LiveListener) -> TcpDownstream | SniIntake | ProxyIntake:
+    def _accept_tcp(self, listener: LiveListener) -> TcpDownstream | Intake:
         return self._behind_header(listener, self._new_tcp)
 
-    def _accept_http(self, listener: LiveListener) -> Downstream | ProxyIntake:
-        return self._behind_header(listener, self.http.accept)
+    def _accept_http(self, listener: LiveListener) -> Downstream | Intake:
+        return self._behind_header(listener, self._new_http)
 
-    def _new_tcp(self, listener: LiveListener, header: ProxyHeader | None = None) -> TcpDownstream | SniIntake:
+    def _new_http(self, listener: LiveListener, header: ProxyHeader | None = None) -> Downstream | Intake:
+        assert listener.spec is not None
+        if listener.spec.tls is not None:
+            return TlsIntake(self, listener, header)
+        return self.http.accept(listener, header)
+
+    def _new_tcp(self, listener: LiveListener, header: ProxyHeader | None = None) -> TcpDownstream | Intake:
         spec = listener.spec
         assert spec is not None
+        if spec.tls is not None:
+            return TlsIntake(self, listener, header)
         if spec.sni:
             return SniIntake(self, listener, header)
         assert spec.tcp is not None
         return TcpDownstream(self, listener, spec.tcp, header)
 
-    def _behind_header(self, listener: LiveListener, make: Callable[..., T]) -> T | ProxyIntake:
+    def _behind_header(self, listener: LiveListener, make: Callable[..., T]) -> T | Intake:
         """The protocol of a new client connection: where a PROXY header is needed, what waits for it comes first."""
         assert listener.spec is not None
         return ProxyIntake(self, listener, make) if listener.spec.accept_proxy else make(listener)

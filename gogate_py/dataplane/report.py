@@ -117,6 +117,13 @@ class Report:
             for reason, n in listener.refused.items():
                 out.append(("gogate_connections_refused_total", (listener.name, reason), n))
             listener.refused = {}
+        if listener.handshakes:
+            for (result, version), n in listener.handshakes.items():
+                out.append(("gogate_tls_handshakes_total", (listener.name, result, version), n))
+            listener.handshakes = {}
+        if listener.unusable:
+            out.append(("gogate_tls_unusable_certificates_total", (listener.name,), listener.unusable))
+            listener.unusable = 0
         if listener.shed:
             out.append(("gogate_connections_shed_total", (listener.name,), listener.shed))
             listener.shed = 0

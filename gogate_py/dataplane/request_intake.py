@@ -34,14 +34,16 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     if host != downstream.forward_host:
         # The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding
         # fields is the client itself.
-        lines = forwarded_lines(downstream.client.encode(), b"http", host, [], False)
-        downstream.forward_lines = lines + b"X-Request-ID: "
+        lines = forwarded_lines(downstream.client.encode(), downstream.scheme, host, [], False)
+        downstream.forward_lines = lines + downstream.own_lines + b"X-Request-ID: "
         downstream.forward_host = host
     if cut is None:
         exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
     else:
         start, end = found.span(5)
         exchange.outbound = b"".join((data[:start], data[end:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+    if downstream.secured is not None:
+        exchange.scheme = downstream.scheme
     exchange.started = monotonic()
     return exchange
 
@@ -64,9 +66,11 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
     peer = downstream.client
     exchange.client = client = _client_of(downstream, head)
     lines = forwarded_lines(
-        peer.encode(), b"http", head.host, head.forwarded, downstream.trusted, client_ip=client.encode()
+        peer.encode(), downstream.scheme, head.host, head.forwarded, downstream.trusted, client_ip=client.encode()
     )
-    exchange.backend_lines = lines + b"X-Request-ID: " + rid + b"\r\n"
+    exchange.backend_lines = lines + downstream.own_lines + b"X-Request-ID: " + rid + b"\r\n"
+    if downstream.secured is not None:
+        exchange.scheme = downstream.scheme
     if has_body:
         exchange.body_open = True
         exchange.body_chunked = head.chunked

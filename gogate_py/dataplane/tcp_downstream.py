@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TcpDownstream(RelaySide):
     """The client's side: accepted, counted, and given a relay."""
 
-    __slots__ = ("_listener", "_route", "_ticket", "header", "source")
+    __slots__ = ("_counted", "_listener", "_route", "_ticket", "header", "source")
 
     def __init__(
         self,
@@ -30,13 +30,16 @@ class TcpDownstream(RelaySide):
         route: TcpRoute,
         header: ProxyHeader | None = None,
         ticket: int = REFUSED,
+        *,
+        counted: bool = False,
     ) -> None:
         """``header``: what the proxy in front said of the connection, where one is believed (proxy_intake). ``ticket``:
-        of its admission, where that was before (sni_intake)."""
+        of its admission, where that was before (intake). ``counted``: by the route's limits, too (tls_intake)."""
         super().__init__(plane)
         self._listener = listener
         self._route = route
         self._ticket = ticket
+        self._counted = counted
         self.header = header
         self.source: Endpoint = ("", 0)
 
@@ -51,7 +54,7 @@ class TcpDownstream(RelaySide):
             self._ticket = plane.admission.enter(listener, host, plane.http.is_trusted(host))
         if self._ticket == REFUSED:
             self.abort()
-        elif not self._within_limits(host):
+        elif not (self._counted or within_limits(plane, self._route, host)):
             listener.refuse(Failure.RATE_LIMITED.reason)
             self.abort()
         else:
@@ -62,11 +65,13 @@ class TcpDownstream(RelaySide):
                 plane.internal_error(error, "relay")
                 self.relay.cut("internal")
 
-    def _within_limits(self, host: str) -> bool:
-        admit = self._plane.connection_limits.get(self._route.name)
-        return admit is None or admit(host)
-
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.active -= 1
         self._plane.admission.leave(self._ticket)
         super().connection_lost(error)
+
+
+def within_limits(plane: Plane, route: TcpRoute, host: str) -> bool:
+    """Whether the rate limits of connections allow one more from this client; it is counted."""
+    admit = plane.connection_limits.get(route.name)
+    return admit is None or admit(host)

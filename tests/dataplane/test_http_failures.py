@@ -386,12 +386,12 @@ def test_unexpected_exception_is_a_500_and_counted() -> None:
 
     async def main() -> None:
         async with HttpPlane(StubUpstream()) as bed:
-            match = bed.site.router.match
-            bed.site.router.match = None  # type: ignore[method-assign,assignment]  # the bug
+            match = bed.listener.router.match
+            bed.listener.router.match = None  # type: ignore[method-assign,assignment]  # the bug
             response = await bed.exchange(GET)
             assert (response.status, response.fields["connection"]) == (500, "close")
             assert bed.plane.internal_errors == 1
-            bed.site.router.match = match  # type: ignore[method-assign]
+            bed.listener.router.match = match  # type: ignore[method-assign]
             assert (await bed.exchange(GET)).status == 200
             bed.plane.internal_errors = 0
 

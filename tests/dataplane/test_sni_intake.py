@@ -46,9 +46,8 @@ class SniPlane(TcpPlane):
                 msgspec.structs.replace(pool, name=name, backends=(pool.backends[row],))
                 for row, name in enumerate(("named", "other", "rest"))
             )
-            listener = Listener(
-                LISTENER, f":{self.port}", REST if self.default else None, self.accept_proxy, sni=BY_NAME
-            )
+            rest = REST if self.default else None
+            listener = Listener(LISTENER, f":{self.port}", rest, sni=BY_NAME, **self.listener_settings)
             await real(msgspec.structs.replace(snapshot, pools=pools, listeners=(listener,)))
 
         plane.apply = apply  # type: ignore[method-assign]  # the bed's snapshot has one route

@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -148,9 +149,11 @@ class HttpPlane:
         accept_proxy: bool = False,
         pool: dict[str, Any] | None = None,
         pools: dict[str, tuple[int, ...]] | None = None,
+        listener: dict[str, Any] | None = None,
     ) -> None:
         """``pool``: further settings of every pool; ``pools``: name → places of its backends (default: one pool named
-        default with all); a route names one of them."""
+        default with all); a route names one of them. ``listener``: further settings of it (tls: clients
+        have to ask for TLS)."""
         self.backends = backends
         self.timeouts = msgspec.structs.replace(TIMEOUTS, **(timeouts or {}))
         self.limits = msgspec.structs.replace(LIMITS, **(limits or {}))
@@ -167,7 +170,7 @@ class HttpPlane:
         self.weights: dict[int, int] = {}
         self.backups: set[int] = set()
         self.send_buffer = send_buffer  # of the kernel, towards clients; small: back-pressure comes soon
-        self.accept_proxy = accept_proxy
+        self.listener_settings = {"accept_proxy": accept_proxy, **(listener or {})}
         self.outbox = _Outbox()
         self.clients: list[Client] = []
         self.loop_errors: list[dict[str, Any]] = []
@@ -193,6 +196,7 @@ class HttpPlane:
             if not backend.port:
                 await backend.start()
         await self.apply()
+        self.listener = self.plane.listeners.by_id[LISTENER]
         return self
 
     async def __aexit__(
@@ -261,7 +265,7 @@ class HttpPlane:
         )
         return Snapshot(
             self._generation,
-            (Listener(LISTENER, f":{self.port}", accept_proxy=self.accept_proxy),),
+            (Listener(LISTENER, f":{self.port}", **self.listener_settings),),
             pools,
             tuple(msgspec.structs.replace(base, **route) for route in self.routes),
             self.limits,
@@ -280,14 +284,25 @@ class HttpPlane:
 
     # --- acting
 
-    async def client(self, *, limit: int = 1 << 24, receive_buffer: int = 0) -> Client:
-        """A new connection. ``limit`` bounds what is read ahead, ``receive_buffer`` what its kernel takes."""
+    async def client(
+        self,
+        *,
+        limit: int = 1 << 24,
+        receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
+        first: bytes = b"",
+    ) -> Client:
+        """A new connection. ``limit`` bounds what is read ahead, ``receive_buffer`` what its kernel takes. With ``tls``
+        for the server ``name`` ("" for none); ``first`` goes out before that."""
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
-        client = Client(*await asyncio.open_connection(sock=sock, limit=limit))
+        await asyncio.get_running_loop().sock_sendall(sock, first)
+        options = {"ssl": tls, "server_hostname": name} if tls is not None else {}
+        client = Client(*await asyncio.open_connection(sock=sock, limit=limit, **options))
         self.clients.append(client)
         return client
 

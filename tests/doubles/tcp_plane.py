@@ -79,8 +79,9 @@ class TcpPlane:
         per_client: int = 0,
         trusted: tuple[str, ...] = (),
         tls: BackendTls | None = None,
+        listener: dict[str, Any] | None = None,
     ) -> None:
-        """``tls``: how the backends are spoken to, as backend.test."""
+        """``tls``: how the backends are spoken to, as backend.test. ``listener``: further settings of it."""
         self.tls = tls
         self.targets = list(targets)
         self.states: dict[int, BackendState] = {}
@@ -93,7 +94,7 @@ class TcpPlane:
         self.log_format = log_format
         self.log = log
         self.small = small
-        self.accept_proxy = accept_proxy
+        self.listener_settings = {"accept_proxy": accept_proxy, **(listener or {})}
         self.send_proxy = send_proxy
         self.per_client = per_client
         self.trusted = trusted
@@ -188,7 +189,7 @@ class TcpPlane:
         await self.plane.apply(
             Snapshot(
                 self._generation,
-                (Listener(LISTENER, f":{self.port}", route, self.accept_proxy),),
+                (Listener(LISTENER, f":{self.port}", route, **self.listener_settings),),
                 pools,
                 (),
                 msgspec.structs.replace(
