@@ -66,6 +66,7 @@ class Failure(Enum):
     QUEUE_FULL = (503, Side.GATEWAY, False, False, "Too many requests wait for a connection to the backend.")
     QUEUE_TIMEOUT = (503, Side.GATEWAY, False, False, "No backend came free in time.")
     NO_DESCRIPTORS = (503, Side.GATEWAY, False, True, "The gateway is out of file descriptors.")
+    BACKEND_DRAINED = (502, Side.GATEWAY, True, False, "The backend was taken out of service.")
     # --- the backend's fault
     CONNECT_FAILED = (502, Side.UPSTREAM, True, False, "The backend refused the connection.")
     TLS_FAILED = (502, Side.UPSTREAM, True, False, "The TLS handshake with the backend failed.")

@@ -25,6 +25,8 @@ class BackendState(Struct, frozen=True, array_like=True):
     reason: str = ""
     # monotonic seconds since which it warms up (slowStart); 0 = it is warm
     warming_since: float = 0.0
+    # monotonic seconds at which its drain ends, and what still runs there is cut; 0 = never
+    drain_by: float = 0.0
 
 
 class Backend(Struct, frozen=True, array_like=True):

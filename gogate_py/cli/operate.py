@@ -7,13 +7,17 @@ not ready (status) or no answer, 2 wrong usage.
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import click
 
 from gogate_py.cli.admin_options import admin_command, fail, print_json
 from gogate_py.cli.lease import AdminClient, Refused
+
+#: Seconds between two looks at a backend that drains.
+_POLL: Final = 0.25
 
 
 @click.command()
@@ -126,7 +130,11 @@ def _takes_work(one: dict[str, Any]) -> bool:
 def backend_line(one: dict[str, Any]) -> str:
     """One backend in words."""
     words = ["up" if one["healthy"] else f"down ({one['last_error'] or 'not probed yet'})"]
-    words += [word for word, said in (("draining", one["draining"]), ("ejected", one["ejected"])) if said]
+    if one["draining"]:
+        left = one.get("drain_ends_in_s")
+        words.append("draining" if left is None else f"draining, {_span(left)} left" if left else "drained")
+    if one["ejected"]:
+        words.append("ejected")
     if one["breaker"] != "closed":
         words.append(f"breaker {one['breaker'].replace('_', '-')}")
     weight = f"weight {one['weight']}"
@@ -163,21 +171,49 @@ def _span(seconds: float) -> str:
 
 @click.command()
 @click.argument("backend")
-@click.option("--undrain", is_flag=True, help="Give it work again.")
+@click.option("--undrain", is_flag=True, help="Give it work again; a deadline is off.")
 @click.option("--pool", metavar="NAME", help="Only in this pool.  [all]")
+@click.option("--deadline", metavar="TIME", help="Cut what still runs after this time (30s, 5m).  [never]")
+@click.option("--wait", is_flag=True, help="Return when nothing runs there any more.")
 @admin_command
-def drain(client: AdminClient, backend: str, undrain: bool, pool: str | None, as_json: bool) -> None:
+def drain(
+    client: AdminClient, backend: str, undrain: bool, pool: str | None, deadline: str | None, wait: bool, as_json: bool
+) -> None:
     """Give BACKEND (its address, or the id of a registration) no new work; what runs goes on.
 
-    It stays so, over reloads, until --undrain or the end of the gateway.
+    It stays so, over reloads, until --undrain or the end of the gateway. Draining it again sets another deadline, or
+    none.
     """
+    if undrain and (deadline is not None or wait):
+        raise click.UsageError("--deadline and --wait are for a drain, not for --undrain")
     query = f"?{urlencode({'pool': pool})}" if pool is not None else ""
     verb = "undrain" if undrain else "drain"
-    answer = client.call("POST", f"/backends/{quote(backend, safe='')}/{verb}{query}")
+    body = None if deadline is None else {"deadline": deadline}
+    backends = client.call("POST", f"/backends/{quote(backend, safe='')}/{verb}{query}", body)["backends"]
+    if wait:
+        backends = _wait_until_idle(client, backends, quiet=as_json)
     if as_json:
-        print_json(answer)
+        print_json({"backends": backends})
     else:
-        click.echo("\n".join(f"pool {one['pool']}: {backend_line(one)}" for one in answer["backends"]))
+        click.echo("\n".join(f"pool {one['pool']}: {backend_line(one)}" for one in backends))
+
+
+def _wait_until_idle(client: AdminClient, drained: list[dict[str, Any]], *, quiet: bool) -> list[dict[str, Any]]:
+    """Wait until nothing runs at these backends; → what they are then, without those that are gone. Says how many are
+    left when it is another number."""
+    names = {(one["pool"], one["addr"]) for one in drained}
+    said = None
+    while True:
+        time.sleep(_POLL)  # also before the first look: a worker may have picked it just before it was told
+        found = [one for one in client.call("GET", "/backends")["backends"] if (one["pool"], one["addr"]) in names]
+        if not all(one["draining"] for one in found):
+            fail("somebody gave it work again")
+        active = sum(one["active_connections"] for one in found)
+        if not active:
+            return found
+        if active != said and not quiet:
+            click.echo(f"{active} active", err=True)
+            said = active
 
 
 @click.command()

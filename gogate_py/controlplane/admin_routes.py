@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, Protocol
 
 import msgspec
 from attrs import frozen
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gogate_py import __version__
 from gogate_py.clock import monotonic
 from gogate_py.config import schema
+from gogate_py.controlplane.admin_bodies import drain_deadline, is_weight, read_object
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
 from gogate_py.controlplane.admin_views import (
     LiveState,
@@ -46,9 +47,6 @@ from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
 from gogate_py.telemetry.totals import Totals
-
-#: Largest body that is read (SECURITY.md T22).
-MAX_BODY: Final = 1 << 20
 
 SERVICES: Final = "/v1/services"
 HEARTBEAT: Final = "/heartbeat"
@@ -312,14 +310,15 @@ class Api:
         return json_answer({"backends": self._backend_objects(self._control.backends())})
 
     async def drain(self, request: Request) -> Response:
-        """No new work for a backend."""
-        return self._set_drained(request, self._control.drain)
+        """No new work for a backend; what runs goes on, up to the deadline where there is one."""
+        within = drain_deadline(await read_object(request, optional=True), request.query_params.get("deadline"))
+        return self._changed(request, lambda identity, pool: self._control.drain(identity, pool, within))
 
     async def undrain(self, request: Request) -> Response:
         """Work again."""
-        return self._set_drained(request, self._control.undrain)
+        return self._changed(request, self._control.undrain)
 
-    def _set_drained(self, request: Request, verb: Callable[[str, str | None], list[BackendView]]) -> Response:
+    def _changed(self, request: Request, verb: Callable[[str, str | None], list[BackendView]]) -> Response:
         identity = request.path_params["id"]
         pool = request.query_params.get("pool")
         touched = verb(identity, pool)
@@ -334,13 +333,13 @@ class Api:
         """Override a backend's weight."""
         body = await read_object(request)
         weight = body.get("weight")
-        if set(body) != {"weight"} or not _is_weight(weight, 1000):
+        if set(body) != {"weight"} or not is_weight(weight, 1000):
             raise ApiError(400, 'Expected {"weight": n}, n a whole number from 0 to 1000.', field="weight")
-        return self._set_drained(request, lambda identity, pool: self._control.set_weight(identity, pool, weight))
+        return self._changed(request, lambda identity, pool: self._control.set_weight(identity, pool, weight))
 
     async def reset_weight(self, request: Request) -> Response:
         """Back to the configured weight."""
-        return self._set_drained(request, lambda identity, pool: self._control.set_weight(identity, pool, None))
+        return self._changed(request, lambda identity, pool: self._control.set_weight(identity, pool, None))
 
     # --- routes
 
@@ -384,7 +383,7 @@ class Api:
             if pool not in pools:
                 shown, near = pool[:MAX_SHOWN], did_you_mean(pool, pools)
                 raise ApiError(400, f"The split has no arm {shown}.{near}", field=f"weights.{shown}")
-            if not _is_weight(weight, 1_000_000):
+            if not is_weight(weight, 1_000_000):
                 raise ApiError(400, "A weight is a whole number from 0 to 1000000.", field=f"weights.{pool}")
         if not any({**pools, **weights}.values()):
             raise ApiError(400, "At least one arm needs a weight above 0.", field="weights")
@@ -527,25 +526,3 @@ class Api:
 
     def _unknown_service(self, request: Request) -> ApiError:
         return ApiError(404, f"No instance has the id {request.path_params['id'][:MAX_SHOWN]}.")
-
-
-def _is_weight(value: object, most: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-
-
-async def read_object(request: Request) -> dict[str, Any]:
-    """The request's body, which must be one JSON object of at most MAX_BODY bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise ApiError(413, f"A body may have {MAX_BODY} bytes.")
-    if not body:
-        raise ApiError(400, "A body is missing: a JSON object is expected.")
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:  # RecursionError: nested too deeply
-        raise ApiError(400, f"The body is not JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, "The body must be a JSON object.")
-    return value

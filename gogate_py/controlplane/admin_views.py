@@ -51,6 +51,7 @@ def backend_object(view: BackendView, live: Live) -> dict[str, Any]:
         "ejected": state.ejected,
         "warming_up": view.warming_since > 0,
         "draining": view.draining,
+        **({} if view.drain_left is None else {"drain_ends_in_s": round(view.drain_left, 3)}),
         "registrations": view.registration_ids,
     }
 

@@ -289,13 +289,14 @@ class Control:
         """Every backend of every pool."""
         return self._operations.backends()
 
-    def drain(self, identity: str, pool: str | None = None) -> list[BackendView]:
-        """Give a backend no new work; what runs goes on. By registration id or address; → what it is, [] = unknown."""
-        return self._operations.set_drained(identity, pool, drained=True)
+    def drain(self, identity: str, pool: str | None = None, within: float | None = None) -> list[BackendView]:
+        """Give a backend no new work; what runs goes on, for ``within`` seconds if given. By registration id or
+        address; → what it is, [] = unknown."""
+        return self._operations.drain(identity, pool, within)
 
     def undrain(self, identity: str, pool: str | None = None) -> list[BackendView]:
         """Give it work again."""
-        return self._operations.set_drained(identity, pool, drained=False)
+        return self._operations.undrain(identity, pool)
 
     def set_weight(self, identity: str, pool: str | None, weight: int | None) -> list[BackendView]:
         """Override a backend's weight (None: back to the configured one); → what it is now, [] = unknown."""

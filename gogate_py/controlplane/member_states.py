@@ -58,13 +58,14 @@ class MemberStates:
         self._targets: dict[Key, Target] = {}
         # the backends that a probe of a target speaks for
         self._sharing: dict[Target, list[Key]] = {}
-        self._drained: set[Key] = set()
+        # by when, on the clock of ``now``; 0: what runs may take its time
+        self._drained: dict[Key, float] = {}
         # who was down when it was last known, and why: from a gateway before this one
         self._recalled: dict[Key, str] = {}
 
     def recall(self, drained: Iterable[Key], down: Mapping[Key, str]) -> None:
         """What a gateway before this one knew; before the first :meth:`update`, which takes it over."""
-        self._drained |= set(drained)
+        self._drained.update(dict.fromkeys(drained, 0.0))
         self._recalled.update(down)
 
     def update(
@@ -72,7 +73,8 @@ class MemberStates:
     ) -> None:
         """These are the backends from now on; those that stay keep all that is known of them, and those that are
         ``absent`` for a while their drains."""
-        self._drained &= everyone.keys() | set(absent)
+        stay = everyone.keys() | set(absent)
+        self._drained = {key: by for key, by in self._drained.items() if key in stay}
         self._slow_start = {name: pool.slow_start for name, pool in pools.items() if pool.slow_start}
         # Not at the start, and not when the whole pool is new: nobody would be left to take the work meanwhile.
         served = {pool for pool, _ in self._known}
@@ -132,14 +134,14 @@ class MemberStates:
     def state(self, member: Member, row: int) -> BackendState:
         """The state of a member for the workers."""
         resolution = self._resolution(member)
-        draining = member.key in self._drained
+        draining, drain_by = member.key in self._drained, self._drained.get(member.key, 0.0)
         if not resolution.endpoints:
-            return BackendState(row, False, draining, resolution.error)
+            return BackendState(row, False, draining, resolution.error, 0.0, drain_by)
         target = self._targets.get(member.key)
         health = self._prober.state(target) if target is not None else None
         if health is None or health.up:
-            return BackendState(row, True, draining, "", self._warming_since(member.key))
-        return BackendState(row, False, draining, health.last_error)
+            return BackendState(row, True, draining, "", self._warming_since(member.key), drain_by)
+        return BackendState(row, False, draining, health.last_error, 0.0, drain_by)
 
     def answers(self, key: Key) -> bool | None:
         """Whether probes call a backend healthy; None when it has none."""
@@ -150,6 +152,11 @@ class MemberStates:
     def drained(self) -> set[Key]:
         """Every backend that is drained."""
         return set(self._drained)
+
+    def drain_left(self, key: Key) -> float | None:
+        """Seconds until the drain of a backend ends; None when it is not drained, or without end."""
+        by = self._drained.get(key, 0.0)
+        return max(0.0, by - self._now()) if by else None
 
     def down(self) -> dict[Key, str]:
         """Every backend that probes found down, and why."""
@@ -209,12 +216,14 @@ class MemberStates:
         if target is not None:
             self._prober.hurry(target)
 
-    def set_drained(self, keys: set[Key], drained: bool) -> None:
-        """These backends get no new work, or get it again."""
-        if drained:
-            self._drained |= keys
-        else:
-            self._drained -= keys
+    def drain(self, keys: set[Key], within: float | None) -> None:
+        """These backends get no new work; what runs has ``within`` seconds to end, None: as long as it takes."""
+        self._drained.update(dict.fromkeys(keys, 0.0 if within is None else self._now() + within))
+
+    def undrain(self, keys: set[Key]) -> None:
+        """They get work again, and what runs there may stay."""
+        for key in keys:
+            self._drained.pop(key, None)
 
 
 def _periods(everyone: Mapping[Key, Member], pools: Mapping[str, Pool]) -> dict[str, Periods]:

@@ -38,6 +38,7 @@ class BackendView:
     weight_override: Override | None = None
     backup: bool = False
     warming_since: float = 0.0
+    drain_left: float | None = None  # seconds until what runs there is cut
 
 
 @frozen
@@ -89,19 +90,31 @@ class Operations:
             weight_override=override,
             backup=member.backup,
             warming_since=state.warming_since,
+            drain_left=self._states.drain_left(member.key),
         )
 
-    def set_drained(self, identity: str, pool: str | None, *, drained: bool) -> list[BackendView]:
-        """Give a backend no new work, or work again; → what it is now, [] = unknown."""
+    def drain(self, identity: str, pool: str | None, within: float | None) -> list[BackendView]:
+        """Give a backend no new work; what runs there after ``within`` seconds (None: ever) is cut. → what it is now,
+        [] = unknown. The last word counts: again without ``within`` takes an end back."""
         touched = self._membership.named(identity, pool)
-        self._states.set_drained(touched, drained)
-        self._changed()
-        self._membership.tell_states()
+        self._states.drain(touched, within)
         for name, address in sorted(touched):
-            log.info(
-                "backend is draining" if drained else "backend takes work again",
-                extra={"pool": name, "backend": address},
-            )
+            log.info("backend is draining", extra={
+                "pool": name, "backend": address, **({} if within is None else {"cut_in_s": within})})
+        return self._drains_changed(touched)
+
+    def undrain(self, identity: str, pool: str | None) -> list[BackendView]:
+        """Give it work again."""
+        touched = self._membership.named(identity, pool)
+        self._states.undrain(touched)
+        for name, address in sorted(touched):
+            log.info("backend takes work again", extra={"pool": name, "backend": address})
+        return self._drains_changed(touched)
+
+    def _drains_changed(self, touched: set[Key]) -> list[BackendView]:
+        if touched:
+            self._changed()
+            self._membership.tell_states()
         return self._views(touched)
 
     def set_weight(self, identity: str, pool: str | None, weight: int | None) -> list[BackendView]:

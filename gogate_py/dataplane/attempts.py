@@ -298,6 +298,12 @@ class Attempts(ExchangeEnd):
         if not self.over:
             self.answer(failure, detail)
 
+    def withdraw(self) -> None:
+        """The drain of its backend is over: as if that had died, but nobody's fault."""
+        backend = self._end_attempt(counts=False)
+        if backend is not None and not self._again(backend, "reset", Failure.BACKEND_DRAINED.reason):
+            self.answer(Failure.BACKEND_DRAINED)
+
     def _try_timed_out(self) -> None:
         """perTryTimeout is over, and no answer began."""
         self._timer = None

@@ -6,7 +6,7 @@ LivePool per name, so that health, breaker, counters and kept connections of an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from gogate_py.arena import Arena
 from gogate_py.clock import Random
@@ -43,6 +43,8 @@ class BackendTable:
         self.rows: dict[int, LiveBackend] = {}
         # Backends that left while they still had work: their counters are reported until it is done.
         self.leaving: list[LiveBackend] = []
+        # Those that drain up to a deadline.
+        self._to_end: list[LiveBackend] = []
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a snapshot: update in place what stays, make what is new, let go what is gone."""
@@ -68,6 +70,7 @@ class BackendTable:
         for backend in removed:
             self.leaving.append(backend)
             self._on_removed(backend)
+        self._note_deadlines()
 
     def _live(self, spec: Backend, pool: Pool) -> LiveBackend:
         backend = self.rows.get(spec.row)
@@ -110,23 +113,25 @@ class BackendTable:
             outlier.take_over(backend.outlier)
         return outlier
 
-    @staticmethod
-    def _set_state(backend: LiveBackend, state: BackendState) -> None:
-        backend.up = state.up
-        backend.draining = state.draining
-        backend.reason = state.reason
-        backend.warming_since = state.warming_since
-
-    def apply_states(self, changes: Iterable[BackendState]) -> None:
+    def apply_states(self, changes: Sequence[BackendState]) -> None:
         """Health or draining changed."""
         touched: set[str] = set()
         for state in changes:
             backend = self.rows.get(state.row)
             if backend is not None:
-                self._set_state(backend, state)
+                backend.set_state(state)
                 touched.add(backend.pool_name)
         for name in touched:
             self.pools[name].refresh()
+        if self._to_end or any(state.drain_by for state in changes):
+            self._note_deadlines()
+
+    def _note_deadlines(self) -> None:
+        self._to_end = [backend for backend in self.all_backends() if backend.drain_by]
+
+    def overdue(self, now: float) -> list[LiveBackend]:
+        """Backends, those that left included, that still work though their drain is over."""
+        return [backend for backend in self._to_end if backend.drain_by <= now and backend.working()]
 
     def all_backends(self) -> list[LiveBackend]:
         """Every backend with counters to report, those that left included."""
@@ -146,4 +151,6 @@ class BackendTable:
 
     def forget_left(self) -> None:
         """Forget backends that left and have no work (after each report: their last counts are in it)."""
-        self.leaving = [backend for backend in self.leaving if backend.working()]
+        if self.leaving:
+            self.leaving = [backend for backend in self.leaving if backend.working()]
+            self._note_deadlines()

@@ -9,7 +9,7 @@ from gogate_py.arena import PERMITS, Arena
 from gogate_py.backend_tls import TlsClient
 from gogate_py.dataplane.shared_state import ActiveCount, SharedBreaker, SharedOutlier
 from gogate_py.policy.balancers import PeakEwma
-from gogate_py.snapshot import Backend, Pool
+from gogate_py.snapshot import Backend, BackendState, Pool
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.tcp_pool import ReadyConnections
@@ -37,6 +37,8 @@ class LiveBackend:
         "bytes_received",
         "bytes_sent",
         "connects",
+        "drain_by",
+        "drain_cuts",
         "draining",
         "end",
         "endpoints",
@@ -100,6 +102,7 @@ class LiveBackend:
         self.connects: dict[str, int] = {}
         self.retries: dict[str, int] = {}
         self.tcp_results: dict[tuple[str, str], int] = {}
+        self.drain_cuts: dict[str, int] = {}
 
     def configure(self, spec: Backend, pool: Pool) -> None:
         """Take over what a snapshot says of it and its pool."""
@@ -111,10 +114,15 @@ class LiveBackend:
         self.queue_timeout = pool.queue_timeout
         self.max_connections = pool.max_connections
         self.failure_statuses = pool.breaker.failure_statuses if pool.breaker is not None else ((500, 599),)
-        self.up = spec.state.up
-        self.draining = spec.state.draining
-        self.reason = spec.state.reason
-        self.warming_since = spec.state.warming_since
+        self.set_state(spec.state)
+
+    def set_state(self, state: BackendState) -> None:
+        """Take over its health and whether it is drained."""
+        self.up = state.up
+        self.draining = state.draining
+        self.drain_by = state.drain_by
+        self.reason = state.reason
+        self.warming_since = state.warming_since
 
     def _secure(self, tls: TlsClient | None) -> None:
         """Speak TLS like this from now on, or not at all; what was connected otherwise is not used again."""
@@ -199,6 +207,10 @@ class LiveBackend:
         """Give a trial's permit back, if it was one."""
         if trial:  # whether or not the pool still has breakers
             self._cells[self._permit] -= 1
+
+    def count_drain_cut(self, kind: str) -> None:
+        """Count what was cut because its drain was over: request, websocket, tcp."""
+        self.drain_cuts[kind] = self.drain_cuts.get(kind, 0) + 1
 
     def take_contended(self) -> int:
         """How often one of its locks was busy since the last call."""

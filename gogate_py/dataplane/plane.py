@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from gogate_py.arena import Arena
@@ -18,6 +18,7 @@ from gogate_py.dataplane.admission import Admission
 from gogate_py.dataplane.backend_table import BackendTable
 from gogate_py.dataplane.deadlines import INFINITE, PERIOD, Deadlines
 from gogate_py.dataplane.downstream import Downstream
+from gogate_py.dataplane.drain_end import end_drains
 from gogate_py.dataplane.hangups import Hangups
 from gogate_py.dataplane.http_site import HttpSite
 from gogate_py.dataplane.intake import Intake
@@ -127,7 +128,7 @@ class Plane:
                 counted = [(limit, self.services.limiter(limit, owner)) for limit, owner in limits]
                 self.connection_limits[route.name] = connection_limits(counted)
 
-    def apply_states(self, changes: Iterable[BackendState]) -> None:
+    def apply_states(self, changes: Sequence[BackendState]) -> None:
         """Health or draining of backends changed."""
         self.table.apply_states(changes)
 
@@ -256,6 +257,7 @@ class Plane:
             log.warning("event loop was stalled", extra={"lag_s": round(self.lag, 3)})
         try:
             self.deadlines.sweep()
+            end_drains(self, monotonic())
             self.memory.look()
             if self.memory.full:
                 self.listeners.pause()

@@ -102,6 +102,9 @@ class Report:
         if b.retries:
             out += [("gogate_request_retries_total", (b.pool_name, reason), n) for reason, n in b.retries.items()]
             b.retries = {}
+        if b.drain_cuts:
+            out += [("gogate_backend_drain_cuts_total", (*labels, kind), n) for kind, n in b.drain_cuts.items()]
+            b.drain_cuts = {}
         if b.tcp_results:
             out += [
                 ("gogate_tcp_connections_total", (route, *labels, result), n)

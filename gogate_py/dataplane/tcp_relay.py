@@ -302,6 +302,10 @@ class TcpRelay:
             if self._backend_side is not None:
                 self._backend_side.abort()
 
+    def works_at(self, backend: LiveBackend) -> bool:
+        """Whether it has this backend, or is on its way to it."""
+        return self._backend is backend
+
     # --- time
 
     def _limit(self) -> float:

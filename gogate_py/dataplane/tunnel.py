@@ -131,10 +131,11 @@ class Tunnel:
 
     # --- its end
 
-    def go_away(self, reason: str) -> None:
-        """Its time is up: tell both sides, and end it when they answered, or in FAREWELL seconds."""
+    def go_away(self, reason: str) -> bool:
+        """Its time is up: tell both sides, and end it when they answered, or in FAREWELL seconds. → whether that is
+        news."""
         if self._leaving:
-            return
+            return False
         self._leaving = reason
         exchange = self._exchange
         self._leaving_by = exchange.downstream.deadline = monotonic() + FAREWELL
@@ -145,6 +146,7 @@ class Tunnel:
         exchange.downstream.resume_for_backend()  # what they answer is read, whoever was waited for
         exchange.resume_response()
         self._end_if_done()
+        return True
 
     def _client_said_goodbye(self) -> None:
         self._client_done = True

@@ -73,6 +73,8 @@ _ALL = (
            "Whether probes call the backend healthy (1) or not (0)."),
     Metric("gogate_backend_draining", "gauge", ("pool", "backend"),
            "Whether the backend is being drained (1) or not (0)."),
+    Metric("gogate_backend_drain_cuts_total", "counter", ("pool", "backend", "kind"),
+           "What still ran at the deadline of a drain and was cut (request, websocket, tcp)."),
     Metric("gogate_health_transitions_total", "counter", ("pool", "backend", "to"), "Changes of a backend's health."),
     Metric("gogate_health_probes_total", "counter", ("pool", "backend", "result"), "Active probes, by result."),
     Metric("gogate_circuit_breaker_state", "gauge", ("pool", "backend"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from doubles.gateway import wait_for
 from doubles.http_backend import HttpBackend
 from doubles.reloading import Reloading, reloading
 from doubles.servers import free_port
@@ -48,6 +51,10 @@ def done(one: Reloading, *arguments: str) -> str:
     result = run(one, *arguments)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     return result.stdout
+
+
+def _drains(one: Reloading) -> bool:
+    return all(each["draining"] for each in one.gateway.admin_json("GET", "/backends")["backends"])
 
 
 class TestReload:
@@ -93,6 +100,52 @@ class TestDrain:
         found = json.loads(done(one, "drain", backend.address, "--json"))["backends"]
         assert [(each["pool"], each["draining"]) for each in found] == [("web", True), ("api", True)]
         assert done(one, "drain", backend.address, "--undrain").count("draining") == 0
+
+    def test_deadline(self, one: Reloading, backend: HttpBackend) -> None:
+        """The time that is left is shown; a drain without one takes it back; a bad one is refused."""
+        drain = ("drain", backend.address, "--pool", "web")
+        for shown in (done(one, *drain, "--deadline", "2h"), done(one, "status")):
+            assert re.search(f" {backend.address}: up, draining, (1h59m|2h0m) left, weight 3, 0 active\n", shown)
+        assert done(one, *drain) == f"pool web: {backend.address}: up, draining, weight 3, 0 active\n"
+        result = run(one, *drain, "--deadline", "soon")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "deadline: 'soon' is not a duration" in result.stderr
+        assert run(one, *drain, "--undrain", "--wait").exit_code == 2
+        done(one, *drain, "--undrain")
+
+    def test_wait(self, one: Reloading, backend: HttpBackend) -> None:
+        """Returns when nothing runs there: at once, when it has ended, when the deadline cut it."""
+        drain = ("drain", backend.address, "--pool", "web", "--wait")
+        assert done(one, *drain) == f"pool web: {backend.address}: up, draining, weight 3, 0 active\n"
+        done(one, "drain", backend.address, "--undrain")
+        outcomes: list[int] = []
+        backend.hold()
+        asking = threading.Thread(target=lambda: outcomes.append(one.gateway.get()[0]))
+        asking.start()
+        wait_for(lambda: backend.in_flight == 1, what="the request to be held")
+        result = run(one, *drain, "--deadline", "400ms")
+        assert (result.exit_code, result.stderr) == (0, "1 active\n")
+        assert result.stdout == f"pool web: {backend.address}: up, drained, weight 3, 0 active\n"
+        asking.join(10)
+        assert outcomes == [502]
+        backend.release()
+        done(one, "drain", backend.address, "--undrain")
+
+    def test_wait_in_vain(self, one: Reloading, backend: HttpBackend) -> None:
+        """Somebody gives it work again meanwhile: exit code 1."""
+        backend.hold()
+        asking = threading.Thread(target=one.gateway.get)
+        asking.start()
+        wait_for(lambda: backend.in_flight == 1, what="the request to be held")
+        path = f"/backends/{backend.address}/undrain"
+        again = threading.Thread(target=lambda: (wait_for(lambda: _drains(one)), one.gateway.admin_json("POST", path)))
+        again.start()
+        result = run(one, "drain", backend.address, "--wait")
+        assert result.exit_code == 1
+        assert result.stderr.endswith("gogate: somebody gave it work again\n")
+        backend.release()
+        asking.join(10)
+        again.join(10)
 
     def test_unknown(self, one: Reloading) -> None:
         """A backend that is not there: exit code 1, and what was meant perhaps."""

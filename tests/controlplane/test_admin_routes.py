@@ -90,6 +90,49 @@ class TestBackends:
         assert pools.ask("POST", "/backends/unix%3A%2Frun%2Fdb.sock/drain").status == 200
         assert draining() == {"api", "db"}
 
+    @pytest.mark.parametrize(
+        ("query", "body", "left"),
+        [
+            ("", None, None),
+            ("", {}, None),
+            ("", {"deadline": "1m30s"}, 90.0),
+            ("", {"deadline": 45}, 45.0),
+            ("?deadline=45s", None, 45.0),
+            ("?deadline=0", None, 0.0),
+        ],
+    )
+    def test_drain_deadlines(
+        self, pools: AdminHarness, query: str, body: dict[str, object] | None, left: float | None
+    ) -> None:
+        """In the body or in the query; shown as seconds left."""
+        (drained,) = pools.ask("POST", f"/backends/unix%3A%2Frun%2Fdb.sock/drain{query}", body).json["backends"]
+        shown = drained.get("drain_ends_in_s")
+        assert drained["draining"]
+        assert (shown is None) == (left is None)
+        assert left is None or left - 10 <= shown <= left
+        (backend,) = pools.ask("POST", "/backends/unix%3A%2Frun%2Fdb.sock/undrain").json["backends"]
+        assert "drain_ends_in_s" not in backend
+
+    @pytest.mark.parametrize(
+        ("query", "body"),
+        [
+            ("?deadline=soon", None),
+            ("?deadline=", None),
+            ("?deadline=8d", None),
+            ("?deadline=169h", None),
+            ("?deadline=1s", {"deadline": "1s"}),
+            ("", {"deadline": -1}),
+            ("", {"deadline": None}),
+            ("", {"deadline": True}),
+            ("", {"dead": "1s"}),
+        ],
+    )
+    def test_bad_deadlines(self, pools: AdminHarness, query: str, body: dict[str, object] | None) -> None:
+        """400 that names the field; nothing is drained."""
+        answer = pools.ask("POST", f"/backends/unix%3A%2Frun%2Fdb.sock/drain{query}", body)
+        assert (answer.status, answer.json["field"]) == (400, "deadline")
+        assert not any(one["draining"] for one in pools.ask("GET", "/backends").json["backends"])
+
     def test_unknown_backends(self, pools: AdminHarness) -> None:
         """404 with the near one; a backend of another pool is unknown in this one."""
         answer = pools.ask("POST", "/backends/127.0.0.1:9002/drain")

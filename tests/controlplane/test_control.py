@@ -314,6 +314,32 @@ def test_drain_by_address_and_pool() -> None:
     run(POOLS, body)
 
 
+def test_a_drain_with_a_deadline() -> None:
+    """The moment goes to the workers with the drain, stays in snapshots, and is off with another drain or undrain."""
+
+    async def body(world: World) -> None:
+        def by(pool: str) -> float:
+            return world.link.state("10.0.0.1:80", pool).drain_by
+
+        (view,) = world.control.drain("10.0.0.1:80", "v1", 30.0)
+        assert (view.drain_left, by("v1"), by("v2")) == (30.0, 1030.0, 0.0)
+        world.now += 20
+        world.register("a", "10.0.0.5:80")
+        await until(lambda: ("v1", "10.0.0.5:80") in world.link.backends)
+        assert by("v1") == 1030.0
+        assert world.views()["v1", "10.0.0.1:80"].drain_left == 10.0
+        world.control.drain("10.0.0.1:80", None, 0.0)
+        assert (by("v1"), by("v2")) == (1020.0, 1020.0)
+        world.now += 1
+        assert world.views()["v2", "10.0.0.1:80"].drain_left == 0.0
+        (view,) = world.control.drain("10.0.0.1:80", "v1")
+        assert (view.draining, view.drain_left, by("v1")) == (True, None, 0.0)
+        world.control.undrain("10.0.0.1:80")
+        assert (by("v2"), world.link.state("10.0.0.1:80", "v2").draining) == (0.0, False)
+
+    run(POOLS, body)
+
+
 def test_drain_by_registration_id_outlives_snapshots() -> None:
     """Any id of a backend drains it; a new snapshot keeps the drain."""
 

@@ -200,13 +200,16 @@ def test_drains_and_overrides_survive() -> None:
         )
 
     async def body(world: World) -> None:
-        world.control.drain("10.0.0.2:80")
+        world.control.drain("10.0.0.2:80", None, 3600.0)
+        by = world.link.state("10.0.0.2:80", "web").drain_by
+        assert by
         world.control.set_weight("10.0.0.1:80", None, 50)
         (route,) = [route for route in world.control.routes() if route.name == "ab"]
         world.control.set_split(route, {"web": 77})
         await world.reload(text(9, 9, "10.0.0.2:80", "10.0.0.3:80"))
         assert world.link.backends["web", "10.0.0.1:80"].weight == 50
         assert world.link.state("10.0.0.2:80", "web").draining
+        assert world.link.state("10.0.0.2:80", "web").drain_by == by
         weights, splits = world.control.overrides()
         assert [(key, one.value) for key, one in weights] == [(("web", "10.0.0.1:80"), 50)]
         assert [(name, pool, one.value) for name, pool, one in splits] == [("ab", "web", 77)]

@@ -6,11 +6,14 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import websockets
-from doubles.configs import http_gateway
-from doubles.gateway import Gateway, wait_for
+from doubles.configs import gateway_config, http_gateway
+from doubles.gateway import Gateway, echo_server, wait_for
+from doubles.gateway_clients import kill_9
+from doubles.http_backend import HttpBackend
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
@@ -106,3 +109,72 @@ def test_inside_a_frame_websockets_are_cut() -> None:
             assert client.recv(4096) == b""
             client.close()
         thread.join()
+
+
+def _left(gateway: Gateway) -> int:
+    return sum(one["active_connections"] for one in gateway.admin_json("GET", "/backends")["backends"])
+
+
+def test_the_deadline_of_a_drain(sockets: EchoSockets) -> None:
+    """WebSockets of both workers are told 1001 when it comes and not before; it outlives a reload and a worker."""
+    with Gateway(http_gateway(sockets.address)) as gateway, open_sockets(gateway, 16) as opened:
+        path = f"/backends/{sockets.address}/drain"
+        gateway.admin_json("POST", path, {"deadline": "1h"})
+        text = gateway.config_path.read_text()
+        gateway.config_path.write_text(text.replace('"backends"', '"timeouts": {"idle": "50s"}, "backends"'))
+        assert gateway.admin_json("POST", "/reload")["result"] == "success"
+        before = gateway.pids()
+        kill_9(gateway, 0)
+        assert gateway.pids()[1] == before[1]
+        (backend,) = gateway.admin_json("GET", "/backends")["backends"]
+        assert 3500 < backend["drain_ends_in_s"] <= 3600
+        left = _left(gateway)
+        assert 0 < left < 16  # those of the other worker live on
+        assert gateway.get()[0] == 503
+        gateway.admin_json("POST", f"{path}?deadline=100ms")
+        wait_for(lambda: not _left(gateway), what="the drain to end")
+        codes = [close_code(one) for one in opened]
+        assert sorted(codes, key=str) == sorted([1001] * left + [1006] * (16 - left), key=str)
+        cuts = partial(gateway.metric, "gogate_backend_drain_cuts_total", kind="websocket")
+        wait_for(lambda: cuts() == left, what="the cuts counted")
+        gateway.admin_json("POST", f"/backends/{sockets.address}/undrain")
+        with open_sockets(gateway, 4):
+            assert _left(gateway) == 4
+
+
+def test_a_drain_cuts_streams_and_requests_of_both_workers() -> None:
+    """A TCP stream ends, a request without an answer is 502; other backends go on."""
+    with echo_server() as (host, port), HttpBackend("web") as web:
+        text = gateway_config(
+            {"health": {"enabled": False}, "httpListenAddr": "127.0.0.1:0"},
+            pools={"echo": {"backends": [f"{host}:{port}"]}, "web": {"backends": [web.address]}},
+            routes=[{"name": "echo", "type": "tcp", "listenAddr": "127.0.0.1:0", "pool": "echo"},
+                    {"name": "web", "pool": "web"}],
+        )  # fmt: skip
+        with Gateway(text) as gateway, contextlib.ExitStack() as stack:
+            streams = []
+            for _ in range(12):
+                stream = stack.enter_context(socket.create_connection(gateway.address("tcp:echo"), timeout=20))
+                stream.sendall(b"ping")
+                assert stream.recv(4) == b"ping"
+                streams.append(stream)
+            assert {one["worker"] for one in gateway.admin_json("GET", "/connections")["connections"]} == {0, 1}
+            web.hold()
+            statuses: list[int] = []
+            asking = [threading.Thread(target=lambda: statuses.append(gateway.get()[0])) for _ in range(8)]
+            for thread in asking:
+                thread.start()
+            wait_for(lambda: web.in_flight == 8, what="the requests to be held")
+            gateway.admin_json("POST", f"/backends/{host}:{port}/drain?deadline=0")
+            assert [stream.recv(4) for stream in streams] == [b""] * 12
+            assert web.in_flight == 8
+            gateway.admin_json("POST", f"/backends/{web.address}/drain?deadline=0")
+            for thread in asking:
+                thread.join(20)
+            assert statuses == [502] * 8
+            web.release()
+
+            def cuts() -> list[float]:
+                return [gateway.metric("gogate_backend_drain_cuts_total", kind=kind) for kind in ("tcp", "request")]
+
+            wait_for(lambda: cuts() == [12, 8], what="the cuts counted")
