@@ -21,6 +21,7 @@ _COMMANDS = {
     "reload": ("gogate_py.cli.operate", "reload", "Make a running gateway read its configuration again."),
     "plan": ("gogate_py.cli.operate", "plan", "Show what another configuration would do to a running gateway."),
     "status": ("gogate_py.cli.operate", "status", "Show what a running gateway does."),
+    "health": ("gogate_py.cli.health", "health", "Say whether a running gateway is alive, by the exit code."),
     "drain": ("gogate_py.cli.operate", "drain", "Give a backend no new work, or work again."),
     "services": ("gogate_py.cli.operate", "services", "List the registered services."),
     "register": ("gogate_py.cli.register", "register", "Register a service, keep its heartbeat while a command runs."),

@@ -46,7 +46,7 @@ from gogate_py.errors import ConfigError
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
-from gogate_py.telemetry.totals import Totals
+from gogate_py.telemetry.totals import Labels, Totals
 
 SERVICES: Final = "/v1/services"
 HEARTBEAT: Final = "/heartbeat"
@@ -298,7 +298,8 @@ class Api:
             serving=sum(worker.state == "serving" for worker in workers),
             uptime=monotonic() - supervision.started,
         )
-        return {**of_control, **process_gauges(processes)}
+        restarts: dict[Labels, float] = {(str(one.slot),): one.restarts for one in workers}
+        return {**of_control, **process_gauges(processes), "gogate_worker_restarts_total": restarts}
 
     # --- backends
 

@@ -282,14 +282,14 @@ class Supervisor:
     # --- workers
 
     def _worker_up(self, slot: Slot) -> None:
+        # There from the start: what jumps from nothing to 1 is no increase for Prometheus.
+        self._totals.count("gogate_internal_errors_total", (str(slot.slot),), 0)
         self._publisher.join(slot)
 
     def _worker_down(self, slot: Slot) -> None:
         self._publisher.leave(slot)
         self._arena.clear_slot(slot.slot, self._control.rows_in_use())
         self._totals.forget_gauges(slot.slot)
-        if not self._workers.stopping:
-            self._totals.count("gogate_worker_restarts_total", (str(slot.slot),))
         for number, (future, waiting, found) in list(self._questions.items()):
             self._answered(number, future, waiting, found, slot.slot)
 

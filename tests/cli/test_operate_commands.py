@@ -267,3 +267,32 @@ class TestPlan:
         result = run(one, "plan", "-config", str(other))
         assert result.exit_code == 1
         assert "httpListenAdr" in result.output
+
+
+class TestHealth:
+    """gogate health: alive, or with --ready taking traffic, by the exit code."""
+
+    def test_alive_and_ready(self, one: Reloading) -> None:
+        """One word and exit code 0."""
+        assert done(one, "health") == "ok\n"
+        assert done(one, "health", "--ready") == "ready\n"
+
+    def test_not_ready(self) -> None:
+        """A gateway whose backends are all down lives, and is not ready; the reason is told."""
+        settings = {
+            "server": {"httpListenAddr": ANY, "admin": {"listenAddr": ANY}, "health": {"interval": "50ms"},
+                       "backends": [f"127.0.0.1:{free_port()}"]},
+        }  # fmt: skip
+        with reloading(settings) as alone:
+            wait_for(lambda: run(alone, "health", "--ready").exit_code == 1, what="the backend to be down")
+            result = run(alone, "health", "--ready")
+            assert (result.stdout, "503" in result.stderr) == ("", True)
+            assert done(alone, "health") == "ok\n"
+
+    def test_nobody_answers(self, one: Reloading) -> None:
+        """Exit code 1 and a line that names the address; 2 for what is no address."""
+        nobody = f"http://127.0.0.1:{free_port()}"
+        result = run(one, "health", env={"GOGATE_ADMIN": nobody})
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert nobody in result.stderr
+        assert run(one, "health", "--admin", "ftp://x").exit_code == 2

@@ -81,6 +81,7 @@ def test_metrics(api: AdminHarness) -> None:
     assert samples[f"gogate_backend_connections_active{{{first}}}"] == 7
     assert samples["gogate_registry_services{}"] == 1
     assert samples["gogate_workers{}"] == 1
+    assert samples['gogate_worker_restarts_total{worker="1"}'] == 3
     assert samples["gogate_config_generation{}"] >= 1
     assert samples["gogate_uptime_seconds{}"] > 0
     assert [value for name, value in samples.items() if name.startswith("gogate_build_info")] == [1]

@@ -1,4 +1,4 @@
-"""Real servers for tests, on free ports and gone with their block: PostgreSQL, Redis, nginx, uvicorn.
+"""Real servers for tests, on free ports and gone with their block: PostgreSQL, Redis, nginx, uvicorn, Prometheus.
 
 Data lives in a temporary folder of its own; nothing of the machine's own installation is touched.
 """
@@ -6,6 +6,7 @@ Data lives in a temporary folder of its own; nothing of the machine's own instal
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import pwd
 import random
@@ -37,6 +38,18 @@ def accepts(port: int) -> bool:
     """Whether somebody accepts connections on this port of 127.0.0.1."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether this path of an HTTP server is 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 @contextlib.contextmanager
@@ -147,6 +160,18 @@ def nginx(files: dict[str, bytes]) -> Iterator[int]:
         config.write_text(_NGINX.format(folder=folder, root=root, port=port))
         command = [program, "-c", str(config), "-p", folder, "-e", f"{folder}/error.log"]
         with running(command, lambda: accepts(port)):
+            yield port
+
+
+@contextlib.contextmanager
+def prometheus(config: Path) -> Iterator[int]:
+    """A Prometheus with this configuration; → its port."""
+    program = need_program("prometheus")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="gogate-prometheus-") as folder:
+        command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder}/data",
+                   f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+        with running(command, lambda: answers(port, "/-/ready"), cwd=folder):
             yield port
 
 
