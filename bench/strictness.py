@@ -1,6 +1,6 @@
 """What strictness costs of an ordinary request: ``python bench/strictness.py``.
 
-The CPU of one proxied request (gogate as in compare.py, one worker) beside that of its checks alone: the proof that
+The CPU of one proxied request (gogate as in run.py, one worker) beside that of its checks alone: the proof that
 the request's head is clean, llhttp's second opinion, and the proof of the answer's head. A plain parser must look at
 the same bytes, so what counts is what goes beyond one: splitting both heads into lines and fields, and reading nothing
 into them. The limit is 10 % of the request; the exit code is 1 above it.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import sys
 from time import process_time_ns
 
-from compare import http_run, this_gogate
-from parts import accepts, free_port, markdown, on_core, running, wait_until
+import peers
+from loads import Cores, Pace, run
+from parts import markdown, on_core
+from rows import BY_KEY
 
 from gogate_py.wire.fast_head import fast_request, fast_response
 from gogate_py.wire.llhttp_check import RequestFraming
@@ -63,13 +65,11 @@ def micros(request: bytes) -> tuple[float, float]:
 
 def main() -> int:
     """Measure and print; → exit code."""
-    web = free_port()
-    with running([sys.executable, "bench/http_server.py", str(web)], core=1):
-        wait_until(lambda: accepts(web), "the backend")
-        with this_gogate(web, web) as proxy:
-            request_micros = http_run(proxy, 3.0).micros
+    cores, row = Cores.of_machine(1), BY_KEY["http-64"]
+    with peers.backends(cores.load) as behind, peers.started(peers.gogate(), behind, 1, cores.proxy) as proxy:
+        request_micros = run(row, proxy, cores, Pace(1, 3.0, 0.5, 0)).cost(row)
     rows, worst = [], 0.0
-    with on_core(0):
+    with on_core(cores.proxy):
         for name, request in REQUESTS.items():
             checks, parsing = micros(request)
             share = (checks - parsing) / request_micros
