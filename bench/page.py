@@ -33,7 +33,6 @@ def configurations(found: list[Peer]) -> str:
     for peer in found:
         for name, text in peer.files(_EXAMPLE).items():
             if not name.endswith(_HIDDEN):
-                language = "yaml" if peer.name == "gogate" else "text"
                 parts.append(f"<details><summary>{peer.name}: {name}</summary>\n\n"
-                             f"```{language}\n{text.strip()}\n```\n\n</details>")  # fmt: skip
+                             f"```text\n{text.strip()}\n```\n\n</details>")  # fmt: skip
     return "\n\n".join(parts)

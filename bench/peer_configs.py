@@ -238,6 +238,10 @@ def gogate(setup: Setup, variant: str = "", many: int = 1) -> str:
             "admin": {"listenAddr": f"127.0.0.1:{ports.admin}"},
             "metrics": {"enabled": True},
         },
+        "listeners": [{
+            "name": "https", "listenAddr": f"127.0.0.1:{ports.https}", "type": "http",
+            "tls": {"certificates": [{"certFile": str(setup.certificate), "keyFile": str(setup.key)}]},
+        }],
         "pools": {"web": web, "echo": {"backends": [f"127.0.0.1:{setup.echo}"]}},
         "routes": [*routes, {"name": "echo", "type": "tcp", "listenAddr": f"127.0.0.1:{ports.tcp}", "pool": "echo"}],
         "logging": {"level": "info", "format": "json", "access": {"enabled": True, "path": "-"}},

@@ -1,6 +1,6 @@
 """The proxies of the benchmarks: how each is found, told its configuration, started, and asked its version.
 
-``find`` gives those that are installed; a proxy that cannot relay TCP, or not yet end TLS, says so with ``offers``.
+``find`` gives those that are installed; what a proxy cannot do is missing in its ``offers``.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def gogate(variant: str = "", many: int = 1) -> Peer:
     """This gogate, as in the working tree."""
     return Peer(
         "gogate", _said([sys.executable, "-c", "import gogate_py; print(gogate_py.__version__)"], r"(\S+)"),
-        frozenset({"http", "tcp"}),
+        ALL,
         lambda setup: {"config.yaml": configs.gogate(setup, variant, many)},
         lambda setup: [sys.executable, "-m", "gogate_py", "-config", str(setup.folder / "config.yaml")],
         lambda setup: {"PYTHONPATH": str(ROOT)},
