@@ -104,11 +104,13 @@ class StartError(GogateError):
 
 
 class ConfigError(GogateError):
-    """A configuration with at least one problem. ``problems`` are :class:`gogate_py.config.problems.Problem` values."""
+    """A configuration with at least one problem. ``problems`` are :class:`gogate_py.config.problems.Problem` values;
+    ``files`` are those that it names, as far as they were read (config/named_files.py)."""
 
-    def __init__(self, problems: list[object]) -> None:
+    def __init__(self, problems: list[object], files: dict[str, bytes] | None = None) -> None:
         super().__init__(f"{len(problems)} problem(s) in the configuration")
         self.problems = problems
+        self.files = files or {}
 
 
 class WireError(GogateError):

@@ -85,7 +85,7 @@ def load_text(text: str, file: str, environ: Mapping[str, str] = os.environ) -> 
     config, findings = _load(text, file, environ)
     problems = findings.sorted_problems()
     if problems:
-        raise ConfigError(list(problems))
+        raise ConfigError(list(problems), findings.files)
     return config
 
 

@@ -1,28 +1,31 @@
-"""File watch: notices that the configuration file may have changed, whoever changed it and how.
+"""File watch: notices that the configuration file, or a file that it names, may have changed, whoever changed it and
+how. Certificates and keys are renewed without anybody touching the configuration.
 
     an editor writes it in place             a change of the file
     an editor writes a new one and renames   a change in its folder
-    a Kubernetes ConfigMap is updated        the link ..data, on the way to the real file, is swapped
+    a Kubernetes ConfigMap or Secret is      the link ..data, on the way to the real file, is swapped
+    updated
     a network file system, a bind mount      no event at all: looked at every POLL seconds
 
-Events come from watchdog (inotify) in a thread, for every folder on the way from the file's name to the real file;
+Events come from watchdog (inotify) in a thread, for every folder on the way from a file's name to the real file;
 those of other files in them are passed over. What is left means only "look": after DEBOUNCE quiet seconds, at the
-latest after PATIENCE, ``on_change`` is called if the content is another one. Whether the configuration is another one
-is the reloader's to say.
+latest after PATIENCE, ``on_change`` is called if the content of some file is another one. Whether the configuration is
+another one is the reloader's to say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+
+from gogate_py.config.named_files import digest, read_bytes
 
 log = logging.getLogger("gogate.reload")
 
@@ -49,15 +52,15 @@ class _Handler(FileSystemEventHandler):
 
 
 class FileWatch:
-    """Watches one file. ``start`` and ``stop`` in the event loop; ``on_change`` is called there. ``events``: False
-    leaves it at looking every POLL seconds."""
+    """Watches one file, and those that ``follow`` names. ``start``, ``follow`` and ``stop`` in the event loop;
+    ``on_change`` is called there. ``events``: False leaves it at looking every POLL seconds."""
 
     def __init__(self, path: str, on_change: Callable[[], None], *, events: bool = True) -> None:
         self._path = path
         self._on_change = on_change
         self._events = events
         self._loop = asyncio.get_running_loop()
-        self._digest = _digest(path)
+        self._digests = {path: _digest(path)}
         self._watched: tuple[frozenset[str], frozenset[tuple[str, int]]] | None = None
         self._observer: Any = None
         self._quiet: asyncio.TimerHandle | None = None
@@ -68,6 +71,17 @@ class FileWatch:
         """Begin to watch."""
         self._watch_places()
         self._poll = self._loop.call_later(POLL, self._polled)
+
+    def follow(self, files: Mapping[str, bytes | None]) -> None:
+        """Watch these files besides, and no others any more: path → digest of what was read of it, None where that is
+        not known."""
+        known = self._digests
+        own = {self._path: known[self._path]}
+        self._digests = own | {
+            path: known.get(path, b"") if read is None else read
+            for path, read in files.items() if path != self._path}
+        if self._poll is not None:
+            self._watch_places()
 
     def stop(self) -> None:
         """End it."""
@@ -82,8 +96,9 @@ class FileWatch:
             observer.stop()
 
     def _watch_places(self) -> None:
-        """Watch every name on the way to the real file; they may be others after a change, and so may their folders."""
-        paths = places_of(self._path)
+        """Watch every name on the way to the real files; they may be others after a change, and so may their folders.
+        """
+        paths = frozenset().union(*map(places_of, self._digests))
         folders = frozenset((folder, _inode(folder)) for folder in {os.path.dirname(path) for path in paths})
         if not self._events or (paths, folders) == self._watched:
             return
@@ -125,10 +140,11 @@ class FileWatch:
     def _look(self) -> None:
         self._quiet = None
         self._watch_places()
-        digest = _digest(self._path)
+        found = {path: _digest(path) for path in self._digests}
         # A file that is gone for the moment is being replaced, or will be missed by the next start: not a change.
-        if digest and digest != self._digest:
-            self._digest = digest
+        changed = {path: seen for path, seen in found.items() if seen and seen != self._digests[path]}
+        if changed:
+            self._digests |= changed
             self._on_change()
 
 
@@ -161,6 +177,6 @@ def _inode(folder: str) -> int:
 def _digest(path: str) -> bytes:
     """What tells contents apart; b"" when the file cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
+        return digest(read_bytes(path))
     except OSError:
         return b""

@@ -1,6 +1,7 @@
 """Reloader: from a changed file to every worker serving it, or to nothing having changed.
 
-    read and check the file      problems: reported with their places, nothing changes
+    read and check the file,     problems: reported with their places, nothing changes
+    and those that it names
     the same configuration       nothing to do (a touch, a comment, another spelling)
     what cannot be reloaded      refused by name: a restart is needed
     bind new listeners           an address taken: refused, nothing changes
@@ -72,6 +73,7 @@ class Reloader:
         self._running: asyncio.Task[tuple[str, list[str]]] | None = None
         self._stopped = False
         self._changes: tuple[str, ...] = ()  # that the reload under way made
+        self._read: dict[str, bytes] = {}  # files that the configuration read last names
         #: The last reloads, the newest first; the start is one.
         self.history = [Reload(wall(), "start", "success", control.generation, 0.0)]
         self.failing: Reload | None = None
@@ -106,6 +108,12 @@ class Reloader:
         self._totals.count("gogate_internal_errors_total", ("supervisor",))
         return "failure", ["gogate failed on this configuration; the log has the details"]
 
+    @property
+    def named_files(self) -> dict[str, bytes | None]:
+        """The files whose change may change what is served, or mend what could not be: path → digest of what the last
+        reload read of it, None for those of the served configuration that it did not come to."""
+        return {**dict.fromkeys(self._control.config.files), **self._read}
+
     def stop(self) -> None:
         """gogate ends: from now on nothing is reloaded, what is not served yet never will be."""
         self._stopped = True
@@ -134,7 +142,9 @@ class Reloader:
         try:
             # In a thread: a large file takes a second, and heartbeats go on.
             new = await asyncio.to_thread(load_file, self.path, os.environ)
+            self._read = new.files
         except ConfigError as error:
+            self._read = error.files
             return "failure", [str(problem) for problem in error.problems if isinstance(problem, Problem)]
         except StartError as error:
             return "failure", [str(error)]

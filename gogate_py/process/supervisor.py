@@ -186,6 +186,7 @@ class Supervisor:
                 self._config_changed,
             )
             self._watch = FileWatch(self._path, lambda: self._reload("file"))
+            self._watch.follow(self.config.files)
             self._watch.start()
         self._control.starting = False
 
@@ -202,6 +203,8 @@ class Supervisor:
         """Reload, and let systemd know while it lasts."""
         self._systemd.reloading()
         done = await reloader.reload(cause)
+        if self._watch is not None and not self._control.draining:
+            self._watch.follow(reloader.named_files)
         if not self._control.draining:
             self._systemd.ready()
         return done

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gogate_py.config.named_files import digest
 from gogate_py.process import file_watch
 from gogate_py.process.file_watch import FileWatch, places_of
 
@@ -298,3 +299,51 @@ def test_a_loop_of_links_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     assert places_of(str(tmp_path / "a")) == {str(tmp_path / "a"), str(tmp_path / "b")}
+
+
+def test_files_that_are_followed(tmp_path: Path, file: Path) -> None:
+    """Each of them counts as the file does, links and all; one that is not there yet, when it comes."""
+    config_map(tmp_path, "..1", "certificate\n")
+    secret, missing = tmp_path / "tls.crt", tmp_path / "sub" / "tls.key"
+    missing.parent.mkdir()
+    secret.symlink_to("..data/config.yaml")
+
+    async def body(watched: Watched) -> None:
+        watched.watch.follow({str(secret): digest(b"certificate\n"), str(missing): b""})
+        config_map(tmp_path, "..2", "another\n")
+        await watched.change()
+        missing.write_text("key\n")
+        await watched.change()
+        await watched.quiet()
+        assert watched.changes == 3
+
+    run(file, body)
+
+
+def test_a_file_that_changed_since_it_was_read(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading and watching nothing is missed, whatever was seen before."""
+    monkeypatch.setattr(file_watch, "POLL", 0.05)
+    other = tmp_path / "users"
+    other.write_text("new\n")
+
+    async def body(watched: Watched) -> None:
+        watched.watch.follow({str(other): digest(b"old\n")})
+        await watched.change()
+        watched.watch.follow({str(other): None})  # what was seen last is known
+        await watched.quiet()
+
+    run(file, body, events=False)
+
+
+def test_what_is_not_followed_any_more(tmp_path: Path, file: Path) -> None:
+    """It may change as it likes."""
+    other = tmp_path / "users"
+    other.write_text("old\n")
+
+    async def body(watched: Watched) -> None:
+        watched.watch.follow({str(other): digest(b"old\n")})
+        watched.watch.follow({})
+        other.write_text("new\n")
+        await watched.quiet()
+
+    run(file, body)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.certificates import write_pair
 
 from gogate_py.arena import Arena
 from gogate_py.config.loader import load_file, load_text
+from gogate_py.config.named_files import digest
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
@@ -346,5 +348,41 @@ def test_the_end_of_gogate_ends_it(path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert await reloading == ("failure", ("gogate is stopping",))
         assert world.bindings._coming is None
         assert await world.reload() == ("failure", ("gogate is stopping",))
+
+    run(path, body)
+
+
+def test_certificates_are_read_again(path: Path, tmp_path: Path) -> None:
+    """A new one is served although the configuration is the same; a broken one is refused by file and line, and the old
+    one goes on; the files are named whatever became of the reload."""
+    tls = {"certificates": [{"certFile": "a.crt", "keyFile": "a.key"}]}
+    certificate, key = write_pair(tmp_path, "a")
+    path.write_text(text(tls=tls))
+
+    def served(world: World) -> str:
+        snapshot = world.publisher.snapshot
+        assert snapshot is not None
+        (listener,) = snapshot.listeners
+        assert listener.tls is not None
+        return listener.tls.certificates[0].chain
+
+    async def body(world: World) -> None:
+        assert served(world) == certificate.read_text().strip()
+        assert await world.reload() == ("unchanged", ())
+        write_pair(tmp_path, "a", "b.test")
+        assert await world.reload() == ("success", ())
+        good = served(world)
+        assert good == certificate.read_text().strip()
+        assert any("a.crt" in change and "b.test" in change for change in world.reloader.history[0].changes)
+        certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        result, (problem,) = await world.reload()
+        assert result == "failure"
+        assert problem.startswith(f"{path}:1:")
+        assert "a.crt with a.key cannot be used" in problem
+        assert served(world) == good
+        assert world.reloader.named_files == {
+            str(file): digest(file.read_bytes()) for file in (certificate, key)}
+        assert (await world.reload("not: [yaml"))[0] == "failure"
+        assert world.reloader.named_files == {str(certificate): None, str(key): None}
 
     run(path, body)
