@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gogate_py import __version__
 from gogate_py.clock import monotonic
 from gogate_py.config import schema
+from gogate_py.config.listeners import data_listeners
 from gogate_py.controlplane.admin_bodies import drain_deadline, is_weight, read_object
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
 from gogate_py.controlplane.admin_views import (
@@ -34,6 +35,7 @@ from gogate_py.controlplane.admin_views import (
     split_object,
     stats_object,
 )
+from gogate_py.controlplane.certificates import InUse, expiry_gauge, in_use, listener_object
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import Plan, render, to_json
@@ -152,6 +154,7 @@ class Api:
         self._supervision = supervision
         self._totals = totals
         self._explaining = asyncio.Lock()
+        self._in_use: tuple[schema.Config, list[InUse]] | None = None
         self._exposition = Exposition(totals, self._gauges)
         everywhere = frozenset({"admin", "metrics", "registry"})
         admin = frozenset({"admin"})
@@ -176,6 +179,7 @@ class Api:
                 'override its weight: {"weight": 5}; back to the configured one; ?pool=',
                 admin,
             ),
+            Endpoint("/listeners", {"GET": self.listeners}, "every listener for clients, its certificates", admin),
             Endpoint("/routes", {"GET": self.routes}, "every route: matches, pool or split, counts", admin),
             Endpoint("/routes/{name}", {"GET": self.route}, "one route", admin),
             Endpoint(
@@ -293,6 +297,7 @@ class Api:
             services=len(control.registrations()),
             preserved=control.preserved(),
             stale_names=control.stale_names(),
+            certificates=expiry_gauge(self._certificates()),
             generation=control.generation,
             in_sync=supervision.reloads()[2] is None,
             serving=sum(worker.state == "serving" for worker in workers),
@@ -300,6 +305,16 @@ class Api:
         )
         restarts: dict[Labels, float] = {(str(one.slot),): one.restarts for one in workers}
         return {**of_control, **process_gauges(processes), "gogate_worker_restarts_total": restarts}
+
+    def _certificates(self) -> list[InUse]:
+        """Those of the configuration that is served, looked for once in each."""
+        if self._in_use is None or self._in_use[0] is not self._control.config:
+            self._in_use = (self._control.config, in_use(self._control.config))
+        return self._in_use[1]
+
+    async def listeners(self, request: Request) -> Response:
+        """Every listener for clients, with its certificates."""
+        return json_answer({"listeners": [listener_object(one) for one in data_listeners(self._control.config)]})
 
     # --- backends
 

@@ -24,6 +24,7 @@ from gogate_py.config.schema import Config
 from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.admin_views import LiveState
+from gogate_py.controlplane.certificates import CertificateWatch
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan
@@ -87,6 +88,7 @@ class Supervisor:
         self._bindings: Bindings
         self._reloader: Reloader | None = None
         self._watch: FileWatch | None = None
+        self._certificates: CertificateWatch
         self._admin_listeners: list[BoundListener] = []
         self._control: Control
         self._workers: Workers
@@ -188,6 +190,8 @@ class Supervisor:
             self._watch = FileWatch(self._path, lambda: self._reload("file"))
             self._watch.follow(self.config.files)
             self._watch.start()
+        self._certificates = CertificateWatch(self.config)
+        self._certificates.start()
         self._control.starting = False
 
     # --- another configuration
@@ -212,6 +216,7 @@ class Supervisor:
     def _config_changed(self, config: Config) -> None:
         """What the supervisor itself takes from the configuration that is served now."""
         self.config = config
+        self._certificates.serve(config)
         set_format(config.logging.level, config.logging.format)
         self._writer.retarget(config.logging.access.path)
 
@@ -263,6 +268,7 @@ class Supervisor:
         shutdown = self.config.server.shutdown
         self._control.draining = True
         self._systemd.stopping()
+        self._certificates.stop()
         if self._watch is not None:
             self._watch.stop()
         if self._reloader is not None:

@@ -116,6 +116,9 @@ _ALL = (
            "Times the registry was written to its store, by result (ok, failed)."),
     Metric("gogate_dns_stale", "gauge", ("name",),
            "Whether the name's last question failed and an older answer is used (1) or not (0)."),
+    # --- TLS
+    Metric("gogate_tls_certificate_expiry_seconds", "gauge", ("listener", "name", "file"),
+           "When the certificate ends to be valid, Unix time; listener is pool/NAME for one that backends are shown."),
     # --- the program
     Metric("gogate_config_reloads_total", "counter", ("result",),
            "Configurations loaded, by result; the first one counts."),
