@@ -29,6 +29,7 @@ from gogate_py.dataplane.proxy_intake import ProxyIntake
 from gogate_py.dataplane.report import Report
 from gogate_py.dataplane.services import Services
 from gogate_py.dataplane.sni_intake import SniIntake
+from gogate_py.dataplane.splice import Splicer
 from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.dataplane.tcp_relay import TcpRelay
 from gogate_py.dataplane.tls_intake import TlsIntake
@@ -81,6 +82,7 @@ class Plane:
         self.lag = 0.0
         self.deadlines = Deadlines()
         self.hangups = Hangups(loop)
+        self.splicer = Splicer(loop, self.internal_error)
         self.table = BackendTable(
             arena, slot, slots, self.random, self._backend_removed, lambda: WaitingRoom(loop.call_later)
         )

@@ -1,8 +1,8 @@
 """RelaySide: one connection of an L4 relay, as the event loop sees it.
 
 Bytes go straight to the other side's ``write``; everything else (EOF, loss, reset) goes to the relay. This object and
-its ``forward`` are the whole of copying in user space: a faster way to copy one direction (splice(2) in the kernel, for
-bulk) takes over by pausing this side and moving its descriptor's bytes itself, and gives back by resuming it.
+its ``forward`` are the whole of copying in user space: for bulk, ``splice`` takes one direction over by pausing this
+side and moving its descriptor's bytes itself, and gives back by resuming it.
 
 A side without a relay is a ready connection (tcp_pool), or one that was dialed just now. What the backend says
 meanwhile is kept, up to a limit; that it ended is kept too for a dialed one, and makes a ready one useless.
@@ -26,6 +26,7 @@ from gogate_py.errors import Failure
 if TYPE_CHECKING:
     from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.plane import Plane
+    from gogate_py.dataplane.splice import Splice
     from gogate_py.dataplane.tcp_pool import ReadyConnections
     from gogate_py.dataplane.tcp_relay import TcpRelay
 
@@ -34,6 +35,10 @@ HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 #: Bytes kept while there is nobody to forward them to.
 EARLY_LIMIT: Final = 64 * 1024
+#: A direction that brought so many bytes in reads of at least LARGE_READ is bulk, and goes on by splice(2).
+BULK: Final = 1 << 20
+LARGE_READ: Final = 32 * 1024
+NEVER: Final = float("-inf")
 #: What makes a ready connection unusable. Bytes do not: they are the backend's greeting.
 _GONE: Final = select.POLLRDHUP | select.POLLERR | select.POLLHUP
 
@@ -42,6 +47,7 @@ class RelaySide:
     """The client's or the backend's connection."""
 
     __slots__ = (
+        "_bulk",
         "_early",
         "_early_size",
         "_plane",
@@ -49,12 +55,14 @@ class RelaySide:
         "_watched_fd",
         "eof",
         "failed",
+        "feed",
         "forward",
         "half_closes",
         "lost",
         "owner",
         "received",
         "relay",
+        "splice",
         "transport",
     )
 
@@ -64,6 +72,8 @@ class RelaySide:
         self.owner = owner
         self.transport: Any = None
         self.forward: Any = None  # the other side's write, once there is one
+        self.splice: Splice | None = None  # what moves its bytes to the other side in its stead
+        self.feed: Splice | None = None  # what moves the other side's bytes to it
         self.received = 0
         self.eof = False
         self.lost = False
@@ -71,6 +81,7 @@ class RelaySide:
         self.failed = ""  # why TLS broke it, in words
         self._early: list[bytes] = []
         self._early_size = 0
+        self._bulk: float = 0  # bytes in large reads since it was spliced last
         self._read_paused = False
         self._watched_fd = -1
 
@@ -82,13 +93,20 @@ class RelaySide:
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
     def data_received(self, data: bytes) -> None:
-        self.received += len(data)
+        size = len(data)
+        self.received += size
         forward = self.forward
         if forward is not None:
             forward(data)
+            if size >= LARGE_READ:
+                self._bulk += size
+                if self._bulk >= BULK and self.relay is not None:
+                    other = self.relay.other(self)
+                    if not self._plane.splicer.start(self, other):
+                        self._bulk = NEVER
         else:
             self._early.append(data)
-            self._early_size += len(data)
+            self._early_size += size
             if self._early_size >= EARLY_LIMIT:
                 self.pause_reading()
 
@@ -106,6 +124,7 @@ class RelaySide:
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self.forward = None
+        self._stop_splicing()
         if isinstance(error, ssl.SSLError):
             self.failed = explain(error)
         elif error is None and not self.half_closes and not self.eof:
@@ -113,7 +132,7 @@ class RelaySide:
             self.eof = True
             if self.relay is not None:
                 self.relay.side_ended(self)
-        self._unwatch()
+        self.unwatch()
         if self.relay is not None:
             self.relay.side_lost(self)
         elif self.owner is not None:
@@ -124,7 +143,9 @@ class RelaySide:
             self.relay.other(self).pause_reading()
 
     def resume_writing(self) -> None:
-        if self.relay is not None:
+        if self.feed is not None:
+            self.feed.emptied()
+        elif self.relay is not None:
             self.relay.other(self).resume_reading()
 
     def on_hangup(self, reset: bool) -> None:
@@ -157,7 +178,7 @@ class RelaySide:
         if not self.open() or self.eof:
             return False
         poll = select.poll()
-        poll.register(self._fd(), _GONE)
+        poll.register(self.fileno(), _GONE)
         return not poll.poll(0)
 
     def write(self, data: bytes) -> None:
@@ -179,14 +200,16 @@ class RelaySide:
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        if self._read_paused and self.open():
+        if self._read_paused and self.open() and self.splice is None:
             self._read_paused = False
-            self._unwatch()
+            self.unwatch()
             self.transport.resume_reading()
 
     def unsent(self) -> int:
-        """Bytes written to it that the kernel has not taken; also while it is being closed."""
-        return int(self.transport.get_write_buffer_size()) if not self.lost else 0
+        """Bytes for it that the kernel has not taken, or has in a pipe; also while it is being closed."""
+        if self.lost:
+            return 0
+        return int(self.transport.get_write_buffer_size()) + (self.feed.inside if self.feed is not None else 0)
 
     def close(self) -> None:
         """Close after what was written."""
@@ -196,6 +219,7 @@ class RelaySide:
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; with RST if ``reset``."""
         if not self.lost and self.transport is not None:
+            self._stop_splicing()
             if reset:
                 send_reset(self.transport)
             self.transport.abort()
@@ -208,16 +232,41 @@ class RelaySide:
     def watch(self) -> None:
         """Have a reset noticed although it is not read."""
         if self.open():
-            self._watched_fd = self._fd()
+            self._watched_fd = self.fileno()
             self._plane.hangups.watch(self._watched_fd, self, fin=False)
 
-    def _unwatch(self) -> None:
+    def unwatch(self) -> None:
+        """Its resets are noticed by who reads it."""
         if self._watched_fd >= 0:
             self._plane.hangups.forget(self._watched_fd, self)
             self._watched_fd = -1
 
-    def _fd(self) -> int:
+    def fileno(self) -> int:
+        """Its descriptor."""
         return int(self.transport.get_extra_info("socket").fileno())
+
+    # --- for splice
+
+    def empty_buffer(self) -> bool:
+        """Have ``resume_writing`` called when everything written is sent; False: it is already."""
+        if not self.transport.get_write_buffer_size():
+            return False
+        self.transport.set_write_buffer_limits(0, 0)
+        return True
+
+    def usual_buffer(self) -> None:
+        """Everything was sent: the water marks are the usual ones again."""
+        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+
+    def relay_again(self, *, for_good: bool) -> None:
+        """Its bytes are read by its transport again."""
+        self._bulk = NEVER if for_good else 0
+        self.resume_reading()
+
+    def _stop_splicing(self) -> None:
+        for one in (self.splice, self.feed):
+            if one is not None:
+                one.stop()
 
 
 async def connect(plane: Plane, backend: LiveBackend) -> RelaySide:

@@ -16,7 +16,7 @@ from gogate_py.dataplane.tcp_side import EARLY_LIMIT
 from gogate_py.errors import Failure
 from gogate_py.snapshot import Breaker, TcpPool
 
-pytestmark = both_loops
+pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 SETTINGS = TcpPool(4, 30.0, 120.0)
 
 

@@ -13,7 +13,7 @@ from doubles.noise import blocks, digest
 from doubles.raw_peer import Peer, Target
 from doubles.tcp_plane import TcpPlane, both_loops
 
-pytestmark = both_loops
+pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 MIB = 1 << 20
 
 

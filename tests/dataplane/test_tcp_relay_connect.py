@@ -14,7 +14,7 @@ from gogate_py.dataplane.dial import DialError
 from gogate_py.errors import Failure
 from gogate_py.snapshot import Breaker, RateLimit, TcpPool
 
-pytestmark = both_loops
+pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 
 
 def test_retry_on_another_backend(loop: str) -> None:

@@ -12,7 +12,7 @@ from doubles.tcp_plane import TcpPlane, both_loops
 from gogate_py.arena import BREAKER_FAILURES
 from gogate_py.snapshot import Breaker
 
-pytestmark = both_loops
+pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 
 
 async def _talk(a: Peer, b: Peer) -> None:

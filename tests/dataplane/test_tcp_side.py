@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from doubles.http_plane import run, until
 from doubles.raw_peer import Peer, Target
-from doubles.tcp_plane import TcpPlane, both_loops, flooded
+from doubles.tcp_plane import TcpPlane, both_loops, flooded, stopped
 
 from gogate_py.dataplane import tcp_side
+from gogate_py.dataplane.splice import PIPE_SIZE
 from gogate_py.dataplane.tcp_side import EARLY_LIMIT, HIGH_WATER, LOW_WATER, RelaySide
 
-pytestmark = both_loops
+pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 #: What one read of the event loop's can bring at most (256 KiB under both): the high mark may be passed by one read.
 ONE_READ = 256 * 1024
 
@@ -29,20 +30,24 @@ async def _stalled(bed: TcpPlane, who: str) -> tuple[Peer, Peer, int, RelaySide,
 
 
 @pytest.mark.parametrize("who", ["client", "backend"])
-def test_stalled_reader(loop: str, who: str) -> None:
-    """A reader that stalls blocks the sender and costs the write buffer up to its high mark; then all arrives."""
+def test_stalled_reader(loop: str, who: str, way: str) -> None:
+    """A reader that stalls blocks the sender and costs the write buffer up to its high mark, or a pipe; then all
+    arrives."""
 
     async def main() -> None:
         async with TcpPlane(Target(small=True), small=True) as bed:
             reader, sender, sent, towards, source = await _stalled(bed, who)
-            assert HIGH_WATER < towards.unsent() <= HIGH_WATER + ONE_READ
+            if way == "relayed":
+                assert HIGH_WATER < towards.unsent() <= HIGH_WATER + ONE_READ
+            else:
+                assert 0 < towards.unsent() <= max(PIPE_SIZE, ONE_READ)
             assert source.unsent() == 0
-            assert not source.transport.is_reading()
-            assert towards.transport.is_reading()  # the other direction is not stopped
+            assert stopped(source)
+            assert not stopped(towards)  # the other direction is not stopped
             await reader.send(b"still here")
             assert await sender.exactly(10) == b"still here"
             assert await reader.exactly(sent) == flooded(sent)
-            await until(source.transport.is_reading, "reading goes on")
+            await until(lambda: not stopped(source), "reading goes on")
             await sender.send(b"more")
             assert await reader.exactly(4) == b"more"
             reader.close()
@@ -51,16 +56,17 @@ def test_stalled_reader(loop: str, who: str) -> None:
     run(main(), loop)
 
 
-def test_reading_resumes_below_the_low_mark(loop: str) -> None:
-    """The sender is read again when the buffer is below the low mark, not before."""
+def test_reading_resumes_below_the_low_mark(loop: str, way: str) -> None:
+    """The sender is read again when the buffer is below the low mark, not before; a pipe must be empty."""
+    low = LOW_WATER if way == "relayed" else 0
 
     async def main() -> None:
         async with TcpPlane(Target(small=True), small=True) as bed:
             reader, sender, sent, towards, source = await _stalled(bed, "client")
             taken = 0
-            while not source.transport.is_reading():
+            while stopped(source):
                 before = towards.unsent()
-                assert before > LOW_WATER
+                assert before > low
                 taken += len(await bed.loop.sock_recv(reader.sock, 4096))
                 await asyncio.sleep(0)
             assert 0 < taken < sent
@@ -112,7 +118,7 @@ def test_reset_of_a_paused_sender(loop: str, who: str) -> None:
     async def main() -> None:
         async with TcpPlane(Target(small=True), small=True) as bed:
             reader, sender, _, _, source = await _stalled(bed, who)
-            assert not source.transport.is_reading()
+            assert stopped(source)
             sender.reset()
             await bed.quiet()  # although the reader still reads nothing
             assert await reader.ends() == "reset"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 from types import TracebackType
 from typing import Any
@@ -145,6 +146,7 @@ class TcpPlane:
             for _ in range(5):  # transports are closed a turn after they are told to
                 await asyncio.sleep(0)
             plane.hangups.close()
+            plane.splicer.close()
             os.close(plane.arena.fd)
 
     async def quiet(self) -> None:
@@ -163,6 +165,11 @@ class TcpPlane:
         assert plane.internal_errors == self.expected_errors
         assert self.loop_errors == []
         assert not plane.hangups._watched
+        assert not len(plane.splicer)
+        assert not plane.splicer._masks
+        free = plane.splicer.pipes._free
+        assert plane.splicer.pipes.made == len(free)
+        assert not select.select([ends[0] for ends in free], [], [], 0)[0], "bytes in a pipe to be used again"
         ready = [backend for backend in plane.table.rows.values() if backend.ready is not None]
         assert len(plane.deadlines) == len(ready)
 
@@ -262,7 +269,7 @@ class TcpPlane:
             taken = sender.send_now(_CHUNK[sent % len(_CHUNK) :])
             sent += taken
             if not taken:
-                if not paused.transport.is_reading():
+                if stopped(paused):
                     return sent
                 await asyncio.sleep(0)
 
@@ -302,6 +309,12 @@ class TcpPlane:
         lines = [json.loads(line) for line in self.text().splitlines()]
         assert len(lines) == count, lines
         return lines
+
+
+def stopped(side: Any) -> bool:
+    """Whether a side of a relay is not read, neither by its transport nor by splice."""
+    one = side.splice
+    return not side.transport.is_reading() and (one is None or not one.is_reading())
 
 
 def flooded(size: int) -> bytes:
