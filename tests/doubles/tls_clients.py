@@ -66,33 +66,41 @@ def client_context(
 class TlsPeer:
     """A client on a raw socket that reads only what a test asks for; TLS through buffers, so that it can half-close."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, name: str | None) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, name: str | None, session: ssl.SSLSession | None = None
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self._loop = asyncio.get_running_loop()
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.spoken = context.wrap_bio(self._in, self._out, server_hostname=name)
+        self.spoken = context.wrap_bio(self._in, self._out, server_hostname=name, session=session)
 
     @classmethod
     async def connect(
-        cls, port: int, context: ssl.SSLContext | None = None, name: str | None = "a.test", receive_buffer: int = 0
+        cls,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        name: str | None = "a.test",
+        session: ssl.SSLSession | None = None,
     ) -> TlsPeer:
         """Connect and shake hands."""
-        peer = await cls.plain(port, context, name, receive_buffer)
+        peer = await cls.plain(port, context, name, session)
         await peer.shake_hands()
         return peer
 
     @classmethod
     async def plain(
-        cls, port: int, context: ssl.SSLContext | None = None, name: str | None = "a.test", receive_buffer: int = 0
+        cls,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        name: str | None = "a.test",
+        session: ssl.SSLSession | None = None,
     ) -> TlsPeer:
         """Connect only."""
         sock = socket.socket()
-        if receive_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        return cls(sock, context or client_context(verify=name is not None), name)
+        return cls(sock, context or client_context(verify=name is not None), name, session)
 
     async def shake_hands(self) -> None:
         """The handshake; raises ssl.SSLError, ConnectionError."""
