@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-quick bench-memory bench-heartbeats bench-checks bench-policies dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-quick bench-memory bench-heartbeats bench-storms bench-checks bench-policies dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench-memory: $(TEST_STAMP) ## Memory idle, per idle connection and per idle cli
 
 bench-heartbeats: $(TEST_STAMP) ## Heartbeats a second, each on a connection of its own
 	taskset -c 1 $(BIN)/python bench/heartbeats.py
+
+bench-storms: $(TEST_STAMP) ## Requests beside storms of heartbeats and registrations; 1 000 instances at once
+	$(BIN)/python bench/registry_storm.py
 
 bench-checks: $(TEST_STAMP) ## What strictness costs: of a request, of nasty heads, of many idle clients, of the client table
 	$(BIN)/python bench/strictness.py

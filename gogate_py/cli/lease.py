@@ -25,6 +25,8 @@ from gogate_py.errors import GogateError
 
 #: Heartbeats per TTL: two may get lost.
 BEATS_PER_TTL: Final = 3
+#: The share of a heartbeat's distance that chance takes off it.
+BEAT_JITTER: Final = 0.1
 #: Seconds one call of the admin API may take.
 CALL_TIMEOUT: Final = 3.0
 FIRST_PAUSE: Final = 0.25
@@ -186,10 +188,11 @@ class Lease:
             self._step()
 
     def _next_pause(self) -> float:
-        """Seconds until the next call: a heartbeat's distance, or while there is trouble a growing pause, jittered."""
+        """Seconds until the next call: a heartbeat's distance, or while there is trouble a growing pause; jittered."""
         beat = self._ttl / BEATS_PER_TTL
         if not self._trouble:
-            return beat if self._registered else 0.0
+            # A fleet that was started together does not beat together for long.
+            return beat * (1.0 - BEAT_JITTER * self._random.random()) if self._registered else 0.0
         pause = min(self._pause, beat)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return pause * (0.75 + self._random.random() / 2)

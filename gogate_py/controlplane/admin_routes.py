@@ -445,6 +445,7 @@ class Api:
             {
                 "file": file,
                 "generation": self._control.generation,
+                "applied": self._control.applied,
                 "in_sync": failing is None,
                 "failing": reload_object(failing) if failing is not None else None,
                 "history": [reload_object(one) for one in history],

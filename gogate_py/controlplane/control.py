@@ -136,6 +136,11 @@ class Control:
             ("listener",): {(listener.label(),) for listener in snapshot.listeners},
         }
 
+    @property
+    def applied(self) -> int:
+        """Number of the newest one that every worker serves."""
+        return self._publisher.acknowledged()
+
     async def start(self) -> None:
         """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
         if self._keeper is not None and (saved := await self._keeper.load()) is not None:

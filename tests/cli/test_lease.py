@@ -115,6 +115,16 @@ class TestLease:
         assert len([line for line in said if "token" in line]) == 1
         assert len(refused) == 2
 
+    def test_heartbeats_do_not_march_in_step(self, scripted: _Scripted) -> None:
+        """The distance is a third of the TTL, less up to a tenth by chance, so that a fleet spreads."""
+        scripted.answers = [REGISTERED]
+        lease = self.lease(scripted, [])
+        lease.try_register()
+        lease._ttl = 30.0
+        pauses = [lease._next_pause() for _ in range(200)]
+        assert all(9.0 <= pause <= 10.0 for pause in pauses)
+        assert max(pauses) - min(pauses) > 0.5
+
     def test_pauses_grow_and_end_at_a_bound(self, scripted: _Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
         """0.25 s, doubling, at most 5 s, within a quarter more or less; never longer than a heartbeat's distance."""
         monkeypatch.setattr(lease_module.AdminClient, "call", _unreachable)

@@ -340,6 +340,35 @@ def test_a_drain_with_a_deadline() -> None:
     run(POOLS, body)
 
 
+def test_a_churn_of_1000_instances_makes_one_snapshot() -> None:
+    """1 000 leases that end together; 500 that leave while 500 others come: one snapshot each (SECURITY.md F16)."""
+
+    async def body(world: World) -> None:
+        def register(first: int, count: int) -> None:
+            for number in range(first, first + count):  # two a service: nothing is preserved
+                address = f"10.1.{number // 250}.{1 + number % 250}:80"
+                world.register(f"i{number}", address, f"s{number // 2}", ttl=10)
+
+        register(0, 1000)
+        await until(lambda: len(world.link.backends) == 1000)
+        begun = len(world.link.snapshots)
+        world.now += 10.0
+        world.control.expire()
+        await until(lambda: not world.link.backends)
+        assert len(world.link.snapshots) == begun + 1
+        register(1000, 500)
+        await until(lambda: len(world.link.backends) == 500)
+        begun = len(world.link.snapshots)
+        for number in range(1000, 1500):
+            world.control.deregister(f"i{number}")
+        register(1500, 500)
+        await until(lambda: ("default", "10.1.6.1:80") in world.link.backends)
+        assert len(world.link.backends) == 500
+        assert len(world.link.snapshots) == begun + 1
+
+    run(EMPTY, body)
+
+
 def test_drain_by_registration_id_outlives_snapshots() -> None:
     """Any id of a backend drains it; a new snapshot keeps the drain."""
 
