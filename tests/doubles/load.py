@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,10 +40,13 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
 class Load:
     """Clients against one address, in a thread: ``kept`` keep their connection, ``fresh`` make one for each request.
 
-    ``outcomes`` counts them all; ``pause`` is the time between two requests of one client.
+    ``outcomes`` counts them all; ``pause`` is the time between two requests of one client; ``tls``: what they speak it
+    with, to a server named localhost.
     """
 
-    def __init__(self, address: tuple[str, int], *, kept: int, fresh: int, pause: float = 0.02) -> None:
+    def __init__(
+        self, address: tuple[str, int], *, kept: int, fresh: int, pause: float = 0.02, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.lost: list[str] = []
         #: the client's own port of each lost or unsent request
@@ -51,7 +55,9 @@ class Load:
         self._kept = kept
         self._fresh = fresh
         self._pause = pause
-        self._request = f"GET / HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
+        self._tls = tls
+        host = "localhost" if tls is not None else address[0]
+        self._request = f"GET / HTTP/1.1\r\nHost: {host}:{address[1]}\r\n".encode()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -80,7 +86,13 @@ class Load:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:
-            return await asyncio.open_connection(*self._address)
+            name = "localhost" if self._tls is not None else None
+            return await asyncio.open_connection(*self._address, ssl=self._tls, server_hostname=name)
+        except ssl.SSLError as error:
+            # It was accepted: a handshake that fails is a request that fails.
+            self.lost.append(f"handshake: {error}")
+            self.outcomes["lost"] += 1
+            return None
         except OSError:
             self.outcomes["refused"] += 1
             await asyncio.sleep(self._pause or 0.005)
