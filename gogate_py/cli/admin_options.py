@@ -31,7 +31,8 @@ def admin_command(work: Callable[..., None]) -> Callable[..., None]:
         except (Refused, UnknownInstance) as error:
             fail(str(error))
         except Unreachable as error:
-            fail(f"the admin API at {client.url} does not answer: {error}")
+            fail(f"the admin API at {client.url} does not answer: {error}; "
+                 "another address: --admin URL or GOGATE_ADMIN")
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="What the admin API answered, as JSON."),

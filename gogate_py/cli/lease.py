@@ -99,7 +99,7 @@ class AdminClient:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
+            raise Unreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
         finally:
             connection.close()
         return _judge(answer.status, data, method)

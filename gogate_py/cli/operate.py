@@ -6,6 +6,7 @@ not ready (status) or no answer, 2 wrong usage.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any, Final
@@ -25,8 +26,8 @@ _POLL: Final = 0.25
 def reload(client: AdminClient, as_json: bool) -> None:
     """Make the gateway read its configuration file again.
 
-    Returns when every worker serves it. A configuration with problems changes nothing: they are printed with their
-    places, and the exit code is 1.
+    Returns when every worker serves it, and prints what that changed. A configuration with problems changes nothing:
+    they are printed with their places, and the exit code is 1.
     """
     try:
         done = client.call("POST", "/reload")
@@ -45,6 +46,8 @@ def reload(client: AdminClient, as_json: bool) -> None:
         click.echo(f"the configuration is unchanged: generation {done['generation']}")
     else:
         click.echo(f"the configuration is served: generation {done['generation']}, after {done['duration_s']:g} s")
+        for change in done["changes"]:
+            click.echo(f"  {change}")
 
 
 @click.command()
@@ -96,6 +99,8 @@ def status(client: AdminClient, as_json: bool) -> None:
 def _overview(stats: dict[str, Any], config: dict[str, Any]) -> list[str]:
     state = "draining" if stats["draining"] else "ready" if stats["ready"] else "not ready"
     lines = [f"gogate {stats['version']} is {state}, pid {stats['pid']}, up {_span(stats['uptime_s'])}"]
+    lines += [f"not ready {reason}" for reason in stats["reasons"] if reason != state]
+    lines += [f"warning   {warning}" for warning in stats["warnings"]]
     failing = config["failing"]
     served = f"config    {config['file'] or 'no file'}, generation {config['generation']}"
     if failing is None:
@@ -132,7 +137,7 @@ def backend_line(one: dict[str, Any]) -> str:
     words = ["up" if one["healthy"] else f"down ({one['last_error'] or 'not probed yet'})"]
     if one["draining"]:
         left = one.get("drain_ends_in_s")
-        words.append("draining" if left is None else f"draining, {_span(left)} left" if left else "drained")
+        words.append("draining" if left is None else f"draining, {_span(math.ceil(left))} left" if left else "drained")
     if one["ejected"]:
         words.append("ejected")
     if one["breaker"] != "closed":
@@ -221,21 +226,25 @@ def _wait_until_idle(client: AdminClient, drained: list[dict[str, Any]], *, quie
 @click.option("--tag", help="Only instances with this tag.")
 @admin_command
 def services(client: AdminClient, name: str | None, tag: str | None, as_json: bool) -> None:
-    """List the registered services: id, name, address, lease, pools."""
+    """List the registered services: id, name, address, tags, state, when the lease ends, pools.
+
+    passing and warning (most of the lease is over) get work; critical (it is over) do not; suspect are kept because
+    most of a service fell silent at once.
+    """
     asked = urlencode({key: value for key, value in (("name", name), ("tag", tag)) if value is not None})
     answer = client.call("GET", f"/v1/services{'?' if asked else ''}{asked}")
     if as_json:
         print_json(answer)
         return
     found = [
-        (one["id"], one["name"], one["address"], ",".join(one["tags"]) or "-", f"{one['expires_in_s']:.0f}s",
-         ",".join(one["pools"]) or "no pool")
+        (one["id"], one["name"], one["address"], ",".join(one["tags"]) or "-", one["state"],
+         f"{one['expires_in_s']:.0f}s", ",".join(one["pools"]) or "no pool")
         for one in answer["services"]
     ]  # fmt: skip
     if not found:
-        click.echo("no services")
+        click.echo("no service is registered" + (" with this name or tag" if asked else ""))
         return
-    rows = [("ID", "NAME", "ADDRESS", "TAGS", "EXPIRES", "POOLS"), *found]
+    rows = [("ID", "NAME", "ADDRESS", "TAGS", "STATE", "EXPIRES", "POOLS"), *found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

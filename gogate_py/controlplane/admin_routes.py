@@ -253,7 +253,7 @@ class Api:
     async def stats(self, request: Request) -> Response:
         """Numbers since the start."""
         control, supervision = self._control, self._supervision
-        ready, _ = control.readiness()
+        ready, reasons = control.readiness()
         return json_answer(
             {
                 "version": __version__,
@@ -261,6 +261,8 @@ class Api:
                 "uptime_s": round(monotonic() - supervision.started, 3),
                 "generation": control.generation,
                 "ready": ready,
+                "reasons": reasons,
+                "warnings": control.warnings(),
                 "draining": control.draining,
                 "workers": supervision.workers(),
                 "registry": {"services": len(control.registrations())},
@@ -340,9 +342,12 @@ class Api:
         touched = verb(identity, pool)
         if not touched:
             views = self._control.backends()
-            near = did_you_mean(identity, dict.fromkeys(name for view in views for name in (view.id, view.addr)))
-            where = f" in pool {pool[:MAX_SHOWN]}" if pool is not None else ""
-            raise ApiError(404, f"No backend has the id or address {identity[:MAX_SHOWN]}{where}.{near}")
+            names = list(dict.fromkeys(name for view in views for name in (view.id, view.addr)))
+            hint = did_you_mean(identity, names) or " GET /backends lists them."
+            if pool is not None:
+                raise ApiError(404, f"No backend of pool {pool[:MAX_SHOWN]} has the id or address "
+                                    f"{identity[:MAX_SHOWN]}.{hint}")
+            raise ApiError(404, f"No backend has the id or address {identity[:MAX_SHOWN]}.{hint}")
         return json_answer({"backends": self._backend_objects(touched)})
 
     async def set_weight(self, request: Request) -> Response:

@@ -152,6 +152,7 @@ class TestDrain:
         result = run(one, "drain", "127.0.0.1:1")
         assert (result.exit_code, result.stdout) == (1, "")
         assert "No backend has the id or address 127.0.0.1:1" in result.stderr
+        assert "GET /backends lists them" in run(one, "drain", "web-1").stderr
 
 
 class TestStatus:
@@ -171,6 +172,15 @@ class TestStatus:
         assert any(line.startswith(f"override  weight of {backend.address} in pool web is 9 since") for line in lines)
         one.gateway.admin_json("DELETE", f"/backends/{backend.address}/weight?pool=web")
 
+    def test_why_it_is_not_ready(self, one: Reloading, backend: HttpBackend) -> None:
+        """The reasons, and exit code 1."""
+        done(one, "drain", backend.address)
+        result = run(one, "status")
+        done(one, "drain", backend.address, "--undrain")
+        assert result.exit_code == 1
+        assert " is not ready, pid " in result.stdout
+        assert "\nnot ready pool web has no usable backend\n" in result.stdout
+
     def test_json(self, one: Reloading) -> None:
         """What the admin API answers."""
         found = json.loads(done(one, "status", "--json"))
@@ -182,17 +192,18 @@ class TestServices:
 
     def test_table(self, one: Reloading) -> None:
         """A line for each, columns aligned; by name and tag; none."""
-        assert done(one, "services") == "no services\n"
+        assert done(one, "services") == "no service is registered\n"
         one.gateway.admin_json(
             "POST", "/v1/services", {"id": "api-1", "name": "api", "address": "127.0.0.1:1", "tags": ["v1", "eu"]}
         )
         one.gateway.admin_json("POST", "/v1/services", {"id": "other", "name": "none", "address": "127.0.0.1:2"})
         head, *rows = done(one, "services").splitlines()
-        assert head.split() == ["ID", "NAME", "ADDRESS", "TAGS", "EXPIRES", "POOLS"]
-        assert [row.split()[:4] for row in rows] == [
-            ["api-1", "api", "127.0.0.1:1", "v1,eu"], ["other", "none", "127.0.0.1:2", "-"]]  # fmt: skip
+        assert head.split() == ["ID", "NAME", "ADDRESS", "TAGS", "STATE", "EXPIRES", "POOLS"]
+        assert [row.split()[:5] for row in rows] == [
+            ["api-1", "api", "127.0.0.1:1", "v1,eu", "passing"], ["other", "none", "127.0.0.1:2", "-", "passing"]]
         assert rows[1].endswith("no pool")
         assert [row.split()[0] for row in done(one, "services", "--tag", "eu").splitlines()[1:]] == ["api-1"]
+        assert done(one, "services", "--tag", "us") == "no service is registered with this name or tag\n"
         found = json.loads(done(one, "services", "--name", "none", "--json"))
         assert [each["id"] for each in found["services"]] == ["other"]
         for identity in ("api-1", "other"):
@@ -208,7 +219,7 @@ class TestAccess:
         result = run(one, *command, "--admin", f"http://127.0.0.1:{free_port()}")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.count("\n") == 1
-        assert "does not answer" in result.stderr
+        assert "does not answer: Connection refused; another address: --admin URL or GOGATE_ADMIN" in result.stderr
 
     def test_tokens(self, one: Reloading, tmp_path: Path) -> None:
         """By variable, option or file; a wrong one is refused, although this machine would need none."""
