@@ -1,5 +1,5 @@
 """The configurations of the peers: each forwards HTTP, HTTPS and, where it can, TCP to one backend each, over kept
-connections, and streams bodies (nothing is written to a disk). No peer writes an access log; only gogate does.
+connections (up to 512 where there is a bound), and streams bodies (nothing is written to a disk). No peer writes an access log; only gogate does.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ def traefik(setup: Setup) -> tuple[str, str]:
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "log": {"level": "ERROR"},
         "entryPoints": {name: {"address": f"127.0.0.1:{port}"} for name, port in points.items()},
+        "serversTransport": {"maxIdleConnsPerHost": 512},
         "providers": {"file": {"filename": f"{setup.folder}/routes.yaml", "watch": False}},
     }
     match_all = "PathPrefix(`/`)"
@@ -234,6 +235,7 @@ def gogate(setup: Setup, variant: str = "", many: int = 1) -> str:
             "limits": {"connectionsPerClient": 20_000},  # all of the load comes from one address
             "rateLimit": limit,
             "circuitBreaker": {"enabled": True},
+            "httpTransport": {"maxIdleConnsPerHost": 512},
             "health": {"enabled": True},
             "admin": {"listenAddr": f"127.0.0.1:{ports.admin}"},
             "metrics": {"enabled": True},

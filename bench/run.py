@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -28,6 +29,9 @@ from peers import Backends, Peer, Proxy, started
 from results import Results, worker_name
 from rows import BY_KEY, KEYS, QUICK, ROWS, SCALES, WORKERS, Scale
 from table import report
+
+#: The load average up to which a machine counts as quiet.
+QUIET = 0.7
 
 
 class Bench:
@@ -189,11 +193,14 @@ def main() -> int:
     pace = Pace(options.rounds, options.seconds, options.warm_up, options.piece)
     crowd = idle.Crowd(tuple(sorted(map(int, options.crowd.split(",")))), options.settle)
     cores = Cores.of_machine(1)
+    busy = os.getloadavg()[0]
     with peers.backends(cores.load) as behind, on_core(cores.load):
         results = Bench(found, set(keys), pace, crowd, options.many, behind).all()
     results.notes += [f"{name} is not installed" for name in missing]
     about = (f"{pace.rounds} rounds of {pace.seconds:g} s; proxies on core {sorted(cores.proxy)}, load and backends on "
              f"{sorted(cores.load)}.")  # fmt: skip
+    if busy > QUIET:
+        about += f" **The machine was busy with other work (load average {busy:.1f}): these figures are rough.**"
     text = report(results, about)
     print(text)
     if options.write:
