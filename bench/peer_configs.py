@@ -1,5 +1,6 @@
 """The configurations of the peers: each forwards HTTP, HTTPS and, where it can, TCP to one backend each, over kept
-connections (up to 512 where there is a bound), and streams bodies (nothing is written to a disk). No peer writes an access log; only gogate does.
+connections (up to 512 where there is a bound), and streams bodies (nothing is written to a disk). No peer writes an
+access log; only gogate does.
 """
 
 from __future__ import annotations
