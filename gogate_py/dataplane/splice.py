@@ -121,7 +121,7 @@ class Splicer:
 
     def start(self, source: RelaySide, target: RelaySide) -> bool:
         """Move what comes from ``source`` to ``target`` this way from now on; False: it never can be."""
-        if _splice is None or not source.half_closes or not target.half_closes:  # TLS: not the kernel's bytes
+        if _splice is None or source.encrypted or target.encrypted:
             return False
         if source.splice is None and source.open() and target.open():
             Splice(self, source, target).switch()

@@ -7,8 +7,8 @@ side and moving its descriptor's bytes itself, and gives back by resuming it.
 A side without a relay is a ready connection (tcp_pool), or one that was dialed just now. What the backend says
 meanwhile is kept, up to a limit; that it ended is kept too for a dialed one, and makes a ready one useless.
 
-A TLS connection cannot end one direction alone (``half_closes``): its transport closes itself behind an EOF, and cannot
-send one. What that means for the other side is the relay's business.
+A TLS connection to a backend cannot end one direction alone (``half_closes``): its transport closes itself behind an
+EOF, and cannot send one. What that means for the other side is the relay's business. A client's can (tls_transport).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class RelaySide:
         "_plane",
         "_read_paused",
         "_watched_fd",
+        "encrypted",
         "eof",
         "failed",
         "feed",
@@ -78,6 +79,7 @@ class RelaySide:
         self.eof = False
         self.lost = False
         self.half_closes = True
+        self.encrypted = False  # its descriptor carries other bytes than those that are relayed
         self.failed = ""  # why TLS broke it, in words
         self._early: list[bytes] = []
         self._early_size = 0
@@ -90,6 +92,7 @@ class RelaySide:
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.half_closes = transport.can_write_eof()
+        self.encrypted = transport.get_extra_info("ssl_object") is not None
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
     def data_received(self, data: bytes) -> None:
