@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gogate_py.config.advice_access import advise_access
 from gogate_py.config.advice_pools import advise_pools
+from gogate_py.config.advice_tls import advise_tls
 from gogate_py.config.advice_traffic import advise_traffic
 from gogate_py.config.problems import Findings
 from gogate_py.config.schema import Config
@@ -18,3 +19,4 @@ def advise(config: Config, findings: Findings) -> None:
     advise_pools(config, findings)
     advise_traffic(config, findings)
     advise_access(config, findings)
+    advise_tls(config, findings)

@@ -14,6 +14,8 @@ import attrs
 from gogate_py.addresses import is_ip
 
 DAY: Final = 86400.0
+#: A certificate that ends sooner should have been renewed, seconds.
+SOON: Final = 14 * DAY
 
 
 @attrs.frozen

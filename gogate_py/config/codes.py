@@ -52,4 +52,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "GG054": (WARNING, "any address may be registered"),
     "GG055": (NOTE, "API keys in queries"),
     "GG056": (WARNING, "TLS to backends that are not verified"),
+    "GG060": (WARNING, "a certificate that is not valid now"),
+    "GG061": (WARNING, "a certificate that expires soon"),
+    "GG062": (WARNING, "a route's host that no certificate is for"),
+    "GG063": (WARNING, "a private key that everybody on the machine can read"),
+    "GG064": (WARNING, "a certificate that is never shown"),
+    "GG065": (NOTE, "the same routes with TLS and without"),
 }

@@ -19,14 +19,12 @@ from typing import Any, Final
 from attrs import frozen
 
 from gogate_py.clock import monotonic, wall
-from gogate_py.config.certificates import DAY, Facts, facts
+from gogate_py.config.certificates import DAY, SOON, Facts, facts
 from gogate_py.config.listeners import DataListener, data_listeners
 from gogate_py.config.schema import Config
 
 log = logging.getLogger("gogate.tls")
 
-#: A certificate that ends sooner should have been renewed, seconds.
-SOON: Final = 14 * DAY
 #: How often the dates are looked at, seconds.
 LOOK: Final = 3600.0
 
