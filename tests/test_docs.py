@@ -6,8 +6,9 @@ A YAML block below ``<!-- test: run -->`` is started as a whole gateway before t
     $ command                 continued while lines end in a backslash; one shell for the block, variables stay
     #=> expected line         … stands for any text in a line; a line of … alone for any number of lines
 
-A command without expected lines must succeed. The ports of the text stand for free ones: 8081 (HTTP), 8080 (TCP), 9090
-(admin), 9001 to 9003 (the backends web-1 to web-3), 9008 and 9009 (nobody listens).
+Beside every configuration lie the files that the pages name (FILES): certificates for localhost and *.example.com, and
+their authority. A command without expected lines must succeed. The ports of the text stand for free ones: 8081 (HTTP),
+8080 (TCP), 9090 (admin), 9001 to 9003 (the backends web-1 to web-3), 9008 and 9009 (nobody listens).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from gogate_py.config.loader import load_text
 from gogate_py.controlplane import admin_routes
 from gogate_py.demo.configuration import choose
 from gogate_py.telemetry.metrics import CATALOGUE
+from tests.doubles.certificates import write_pair
 from tests.doubles.gateway import ROOT, Gateway, wait_for
+from tests.doubles.tls_backends import CA
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = "<!-- test: run -->"
@@ -113,6 +116,21 @@ def pattern(expected: list[str]) -> str:
     return "".join(parts)
 
 
+#: Certificates and keys that the pages name.
+FILES = ("server", "client", "tls/www/tls", "tls/api/tls")
+
+
+def write_files(folder: Path) -> None:
+    """The files that configurations of the pages name, for their folder."""
+    (folder / "tls" / "www").mkdir(parents=True)
+    (folder / "tls" / "api").mkdir()
+    for name in FILES:
+        write_pair(folder, name, "localhost", "*.example.com")
+    for name in ("server.crt", "clients.pem"):  # a page's certificate is its own authority
+        with (folder / name).open("ab") as file:
+            file.write(CA.cert_pem.bytes())
+
+
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
     """Ports of the text → ports of this run, with the backends web-1 to web-3 listening."""
@@ -165,7 +183,7 @@ def test_an_example_answers_what_it_says(example: Example, ports: dict[str, int]
     if "httpListenAddr" in example.config:
         env["GOGATE_SERVER_HTTP_LISTEN_ADDR"] = "127.0.0.1:0"
     config = replaced(example.config.replace('":8080"', '"127.0.0.1:0"'), ports)
-    with Gateway(config, env=env) as gateway:
+    with Gateway(config, env=env, prepare=write_files) as gateway:
         mine = {**ports, "9090": int(gateway.admin.rpartition(":")[2])}
         for name in gateway.listeners:
             mine["8081" if name.startswith("http:") else "8080"] = gateway.address(name)[1]
@@ -184,6 +202,7 @@ def test_an_example_answers_what_it_says(example: Example, ports: dict[str, int]
 )
 def test_every_configuration_loads(text: str, tmp_path: Path) -> None:
     """Each YAML block is a configuration without a problem, as gogate check sees it."""
+    write_files(tmp_path)
     assert load_text(text, str(tmp_path / "config.yaml"), {}).effective_routes()
 
 

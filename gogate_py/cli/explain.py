@@ -23,6 +23,7 @@ from gogate_py.errors import ConfigError, StartError, WireError
 @click.argument("url")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header field; repeatable.")
 @click.option("--client-ip", default="", metavar="IP", help="Where the request comes from.  [127.0.0.1]")
+@click.option("--listener", default="", metavar="NAME", help="The listener it comes in by.  [any]")
 @click.option("-config", "--config", "-c", "config", metavar="FILE", help="Explain with this file, offline.")
 @click.option("--admin", envvar="GOGATE_ADMIN", metavar="URL", show_envvar=True, help="Ask a running gateway.")
 @click.option("--token", envvar="GOGATE_TOKEN", default="", show_envvar=True, help="Its admin token.")
@@ -34,6 +35,7 @@ def explain(
     url: str,
     headers: Sequence[str],
     client_ip: str,
+    listener: str,
     config: str | None,
     admin: str | None,
     token: str,
@@ -49,9 +51,9 @@ def explain(
         raise click.UsageError("--config explains with a file, --admin asks a running gateway: give one of them")
     try:
         if admin is not None and config is None:
-            facts = _ask(admin, token, method, url, headers, client_ip)
+            facts = _ask(admin, token, method, url, headers, client_ip, listener)
         else:
-            facts = _from_file(config or "config.yaml", method, url, headers, client_ip)
+            facts = _from_file(config or "config.yaml", method, url, headers, client_ip, listener)
     except _Failed as error:
         click.echo(f"gogate: {error}", err=True)
         sys.exit(1)
@@ -62,32 +64,37 @@ class _Failed(Exception):
     """The one line that is printed before exit code 1."""
 
 
-def _from_file(path: str, method: str, url: str, headers: Sequence[str], client_ip: str) -> dict[str, Any]:
+def _from_file(
+    path: str, method: str, url: str, headers: Sequence[str], client_ip: str, listener: str
+) -> dict[str, Any]:
+    from gogate_py.config.listeners import find_http_listener
     from gogate_py.config.loader import load_file
     from gogate_py.middleware.question import BadQuestion, Question
     from gogate_py.process.offline import explain_offline
 
     try:
         question = Question.of(method, url, headers, client_ip)
-        return explain_offline(load_file(path, os.environ), question)
+        loaded = load_file(path, os.environ)
+        return explain_offline(loaded, question, find_http_listener(loaded, listener))
     except BadQuestion as error:
         raise _Failed(str(error)) from None
     except StartError as error:
         raise _Failed(str(error)) from None
     except ConfigError as error:
         raise _Failed(f"{path} has {len(error.problems)} problem(s); see: gogate check -config {path}") from None
-    except WireError as error:
+    except (WireError, ValueError) as error:
         raise _Failed(str(error)) from None
 
 
 def _ask(
-    admin: str, token: str, method: str, url: str, headers: Sequence[str], client_ip: str
+    admin: str, token: str, method: str, url: str, headers: Sequence[str], client_ip: str, listener: str
 ) -> dict[str, Any]:
     from urllib.parse import urlencode
 
     from gogate_py.cli.lease import AdminClient, Refused, UnknownInstance, Unreachable
 
-    query = urlencode([("method", method), ("url", url), ("client_ip", client_ip), *(("header", h) for h in headers)])
+    asked = [("method", method), ("url", url), ("client_ip", client_ip), ("listener", listener)]
+    query = urlencode([*asked, *(("header", field) for field in headers)])
     try:
         return AdminClient(admin, token).call("GET", f"/explain?{query}")
     except (Refused, UnknownInstance, ValueError) as error:

@@ -136,6 +136,16 @@ def listener_id(name: str) -> str:
     return HTTP_LISTENER if name == DEFAULT_LISTENER else name
 
 
+def find_http_listener(config: Config, name: str) -> str:
+    """The id of the HTTP listener that is called so, by routes or in metrics; "" for "". Raises ValueError."""
+    known = config.http_listeners
+    if not name or (name == HTTP_LISTENER and DEFAULT_LISTENER in known):
+        return name
+    if name not in known:
+        raise ValueError(f"there is no listener {name!r} of type http; there are: {', '.join(known) or 'none'}")
+    return listener_id(name)
+
+
 def serves(listener: DataListener, route: Route) -> bool:
     """Whether an HTTP listener has an HTTP route."""
     return not route.listeners or any(listener_id(name) == listener.id for name in route.listeners)

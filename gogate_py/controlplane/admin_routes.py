@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gogate_py import __version__
 from gogate_py.clock import monotonic
 from gogate_py.config import schema
-from gogate_py.config.listeners import data_listeners
+from gogate_py.config.listeners import data_listeners, find_http_listener
 from gogate_py.controlplane.admin_bodies import drain_deadline, is_weight, read_object
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
 from gogate_py.controlplane.admin_views import (
@@ -90,8 +90,9 @@ class Supervision(Protocol):
         """What the arena knows of the backend in this row."""
         ...
 
-    def explain(self, question: Question, /) -> dict[str, Any]:
-        """What would happen to this request now. Raises WireError for one that is not valid HTTP."""
+    def explain(self, question: Question, listener: str, /) -> dict[str, Any]:
+        """What would happen to this request now, if it came in by the listener of this id ("": by any). Raises
+        WireError for one that is not valid HTTP."""
         ...
 
     async def reload(self) -> Reload | None:
@@ -191,7 +192,7 @@ class Api:
             Endpoint(
                 "/explain",
                 {"GET": self.explain},
-                "what would happen to a request: ?method= &url= &header=Name:value &client_ip=",
+                "what would happen to a request: ?method= &url= &header=Name:value &client_ip= &listener=",
                 admin,
             ),
             Endpoint("/reload", {"POST": self.reload}, "read the configuration file again, and serve it", admin),
@@ -471,11 +472,14 @@ class Api:
             question = Question.of(
                 asked.get("method", "GET"), asked.get("url", ""), asked.getlist("header"), asked.get("client_ip", "")
             )
+            listener = find_http_listener(self._control.config, asked.get("listener", ""))
         except BadQuestion as error:
             raise ApiError(400, str(error), field=error.field) from None
+        except ValueError as error:
+            raise ApiError(400, str(error), field="listener") from None
         # In a thread, one at a time: a password takes a quarter of a second, and heartbeats go on.
         async with self._explaining:
-            return json_answer(await asyncio.to_thread(self._supervision.explain, question))
+            return json_answer(await asyncio.to_thread(self._supervision.explain, question, listener))
 
     # --- connections
 

@@ -43,6 +43,6 @@ def offline_snapshot(config: Config) -> Snapshot:
     )
 
 
-def explain_offline(config: Config, question: Question) -> dict[str, Any]:
-    """What would happen to a request under a configuration."""
-    return Explainer(offline_snapshot(config), Arena.create(), 1).explain(question)
+def explain_offline(config: Config, question: Question, listener: str = "") -> dict[str, Any]:
+    """What would happen to a request under a configuration; ``listener``: the id of the one it comes in by."""
+    return Explainer(offline_snapshot(config), Arena.create(), 1).explain(question, listener)

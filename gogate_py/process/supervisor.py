@@ -393,7 +393,7 @@ class Supervisor:
             arena.cells[first + EJECTED_UNTIL] > monotonic_ns(),
         )
 
-    def explain(self, question: Question) -> dict[str, Any]:
+    def explain(self, question: Question, listener: str) -> dict[str, Any]:
         """What would happen to a request now."""
         # Loaded when it is first asked for: the supervisor has no other use for the data plane.
         from gogate_py.dataplane.explain import Explainer
@@ -404,7 +404,7 @@ class Supervisor:
         if self._explainer is None or self._explainer[0] != known:
             explainer = Explainer(snapshot, self._arena, len(self._workers.slots), known[1])
             self._explainer = (known, explainer)
-        return self._explainer[1].explain(question)
+        return self._explainer[1].explain(question, listener)
 
     def log_lines_dropped(self) -> int:
         """Lines the log writer dropped since the last call."""

@@ -217,3 +217,35 @@ def test_live_refusals(gateway: Gateway) -> None:
         explain, ["GET", "/x", "-c", str(gateway.config_path)], env={"GOGATE_ADMIN": "http://127.0.0.1:1"}
     )
     assert offline.exit_code == 0
+
+
+LISTENERS = {
+    **CONFIG, "listeners": [{"name": "inner", "listenAddr": ":8082"}],
+    "routes": [*CONFIG["routes"],
+               {"name": "admin", "match": {"pathPrefix": "/shop/admin"}, "listener": "inner", "pool": "tenants"}]}
+
+
+def test_by_listener(tmp_path: Path) -> None:
+    """A route that is on one listener only is met only there; without a name all are looked at."""
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps(LISTENERS))
+    for listener, route in (("inner", "admin"), ("default", "shop"), ("http:default", "shop"), ("", "admin")):
+        found = facts("GET", "http://a.test/shop/admin", "--listener", listener, "-c", str(file))
+        assert found["route"] == route, listener
+    result = ask("GET", "http://a.test/", "--listener", "outer", "-c", str(file))
+    assert result.exit_code == 1
+    assert "there is no listener 'outer' of type http; there are: default, inner" in result.stderr
+
+
+def test_by_listener_of_a_running_gateway() -> None:
+    """The same, asked over the admin API."""
+    with HttpBackend() as backend:
+        text = json.loads(http_gateway(backend.address))
+        text["listeners"] = [{"name": "inner", "listenAddr": "127.0.0.1:0"}]
+        text["routes"] = [{"name": "admin", "match": {"path": "/x"}, "listener": "inner", "pool": "default"}]
+        with Gateway(json.dumps(text)) as gateway:
+            admin = ("--admin", f"http://{gateway.admin}")
+            assert facts("GET", "http://a.test/x", "--listener", "inner", *admin)["route"] == "admin"
+            assert facts("GET", "http://a.test/x", "--listener", "default", *admin)["route"] == "default-http"
+            result = ask("GET", "http://a.test/x", "--listener", "outer", *admin)
+            assert (result.exit_code, "there is no listener 'outer'" in result.stderr) == (1, True)

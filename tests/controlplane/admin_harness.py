@@ -79,9 +79,9 @@ class PlayedSupervisor:
         """Seven active; the breaker that was set."""
         return LiveState(7, self.breakers.get(row, "closed"), False)
 
-    def explain(self, question: Question) -> dict[str, Any]:
+    def explain(self, question: Question, listener: str) -> dict[str, Any]:
         """What was asked."""
-        return {"asked": question.head.decode("latin-1"), "client": question.client}
+        return {"asked": question.head.decode("latin-1"), "client": question.client, "listener": listener}
 
     async def reload(self) -> Reload | None:
         """What was set."""

@@ -52,11 +52,15 @@ class Gateway:
         wait: bool = True,
         stdout: int | None = None,
         descriptors: int = 0,
+        prepare: Callable[[Path], None] | None = None,
     ) -> None:
-        """``stdout``: a descriptor for standard output, which is then not read here. ``descriptors``: ulimit -n."""
+        """``stdout``: a descriptor for standard output, which is then not read here. ``descriptors``: ulimit -n.
+        ``prepare``: puts files beside the configuration."""
         self._folder = tempfile.TemporaryDirectory(prefix="gogate-test-")
         self.config_path = Path(self._folder.name, "config.yaml")
         self.config_path.write_text(config)
+        if prepare is not None:
+            prepare(self.config_path.parent)
         self.log: list[dict[str, Any]] = []
         self.access: list[dict[str, Any]] = []
         self.broken: list[str] = []  # lines that are not JSON objects
