@@ -311,6 +311,10 @@ class Control:
         """Overridden weights of backends, and of arms of splits."""
         return self._overrides.weights(), self._overrides.splits()
 
+    def in_force(self, config: Config) -> tuple[str, ...]:
+        """What stays as operators said though this configuration says otherwise, in words."""
+        return self._operations.in_force(config)
+
     def drained(self) -> list[Key]:
         """Backends that were drained by hand."""
         return sorted(self._states.drained())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 from gogate_py.config import schema
+from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import Member
 from gogate_py.controlplane.member_states import MemberStates
 from gogate_py.controlplane.membership import Membership
@@ -128,6 +129,23 @@ class Operations:
             self._changed()
             self._membership.recompile()
         return self._views(touched)
+
+    def in_force(self, config: Config) -> tuple[str, ...]:
+        """What stays as operators said though this configuration says otherwise, in words."""
+        members = self._membership.members_of(config)
+        said = [
+            f"weight of {address} in pool {pool} stays {override.value}, not {member.weight}"
+            for (pool, address), override in self._overrides.weights()
+            if (member := members.get((pool, address))) is not None and member.weight != override.value
+        ]
+        arms = {(route.name, arm.pool): arm.weight for route in config.effective_routes() for arm in route.split}
+        said += [
+            f"weight of {pool} in route {route} stays {override.value}, not {arms[route, pool]}"
+            for route, pool, override in self._overrides.splits()
+            if arms.get((route, pool), override.value) != override.value
+        ]
+        drained = sorted(self._states.drained() & members.keys())
+        return (*said, *(f"{address} in pool {pool} stays drained" for pool, address in drained))
 
     # --- splits
 

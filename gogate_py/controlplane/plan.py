@@ -108,6 +108,8 @@ class Plan:
     #: Backends and limits that go on with what they know and counted.
     keeps_state: tuple[Item, ...] = ()
     restart: tuple[Restart, ...] = ()
+    #: What stays as operators said at run time though the new configuration says otherwise, in words.
+    overridden: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -358,6 +360,7 @@ def render(plan: Plan) -> list[str]:
         counts = [(kind, sum(item.kind == kind for item in plan.keeps_state)) for kind in ("backend", "limit")]
         shown = ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts if count)
         lines.append(f"keeps state: {shown}")
+    lines += [f"overridden: {one}" for one in plan.overridden]
     return lines
 
 

@@ -21,6 +21,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from attrs import evolve
+
 from gogate_py.clock import monotonic, wall
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.problems import Problem
@@ -178,11 +180,14 @@ class Reloader:
         if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
             log.error("a worker does not take the new configuration in time", extra={"generation": generation})
         self._control.reloaded()
-        self._changes = tuple(render(plan(old, new)))
+        self._changes = tuple(render(self._compare(old, new)))
         return "success", []
 
     async def plan(self, text: str) -> Plan:
         """What serving this text instead would do. Files that it names are looked for where the served one's are.
         Raises ConfigError."""
         new = await asyncio.to_thread(load_text, text, self.path, os.environ)
-        return plan(self._control.config, new)
+        return self._compare(self._control.config, new)
+
+    def _compare(self, old: Config, new: Config) -> Plan:
+        return evolve(plan(old, new), overridden=self._control.in_force(new))

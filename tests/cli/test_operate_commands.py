@@ -69,6 +69,23 @@ class TestReload:
         assert again["result"] == "unchanged"
         assert done(one, "reload") == f"the configuration is unchanged: generation {again['generation']}\n"
 
+    def test_what_operators_said_is_not_beaten_silently(self, one: Reloading, backend: HttpBackend) -> None:
+        """A file that disagrees with an override is served, and it is said that the override stays: plan and reload."""
+        path = f"/backends/{backend.address}/weight?pool=web"
+        one.gateway.admin_json("PUT", path, {"weight": 9})
+        one.settings["pools"]["web"]["backends"][0]["weight"] = 5
+        said = f"overridden: weight of {backend.address} in pool web stays 9, not 5"
+        planned = one.gateway.admin_json("POST", "/plan", {"config": json.dumps(one.settings)})
+        assert said in planned["text"]
+        one.write()
+        done(one, "reload")
+        (last, *_) = one.gateway.admin_json("GET", "/config/status")["history"]
+        assert said in last["changes"]
+        one.gateway.admin_json("DELETE", path)
+        one.settings["pools"]["web"]["backends"][0]["weight"] = 3
+        one.write()
+        done(one, "reload")
+
     def test_problems(self, one: Reloading) -> None:
         """Each in a line with its place, on standard error; exit code 1; --json prints the problem."""
         good = one.gateway.config_path.read_text()

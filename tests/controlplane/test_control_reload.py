@@ -206,6 +206,13 @@ def test_drains_and_overrides_survive() -> None:
         world.control.set_weight("10.0.0.1:80", None, 50)
         (route,) = [route for route in world.control.routes() if route.name == "ab"]
         world.control.set_split(route, {"web": 77})
+        new = load_text(text(9, 9, "10.0.0.2:80", "10.0.0.3:80"), "config.yaml", {})
+        assert world.control.in_force(new) == (
+            "weight of 10.0.0.1:80 in pool web stays 50, not 9",
+            "weight of web in route ab stays 77, not 9",
+            "10.0.0.2:80 in pool web stays drained",
+        )
+        assert world.control.in_force(load_text(text(50, 77), "config.yaml", {})) == ()
         await world.reload(text(9, 9, "10.0.0.2:80", "10.0.0.3:80"))
         assert world.link.backends["web", "10.0.0.1:80"].weight == 50
         assert world.link.state("10.0.0.2:80", "web").draining
