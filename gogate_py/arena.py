@@ -151,7 +151,7 @@ class Arena:
 
     def clear_slot(self, slot: int, rows: Iterable[int]) -> None:
         """Zero a dead worker's single-writer cells, in the rows in use and in the client table (supervisor only, before
-        the slot is used again).
+        the column is used again).
 
         Only rows in use: reading a hole of a memfd allocates its page.
         """

@@ -19,17 +19,19 @@ VERSION = 1
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
-    """The first message: who the worker is. ``slots`` = how many worker slots share the arena."""
+    """The first message: who the worker is. ``column``: its place in the arena, ``columns``: how many places are to be
+    summed. While the program is upgraded the workers of both gateways have places of their own."""
 
     version: int
     slot: int
-    slots: int
+    column: int
+    columns: int
     incarnation: int  # counts the processes that have had this slot; part of every id a worker makes
 
 
 class Listen(Struct, frozen=True, tag="listen"):
     """Serve these listener ids; one descriptor for each comes with the message, in order. Before the Snapshot that
-    names them."""
+    names them. An id may come more than once: a worker may serve several sockets of a listener."""
 
     ids: tuple[str, ...]
 

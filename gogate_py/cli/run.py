@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 import sys
 
 import click
@@ -13,6 +14,7 @@ from gogate_py.config.environment import unknown_overrides
 from gogate_py.config.loader import load_file
 from gogate_py.config.problems import Problem
 from gogate_py.errors import ConfigError, StartError
+from gogate_py.process.handover import inherited, say_failed
 from gogate_py.telemetry.logs import LogWriter, plain_stderr, set_up_supervisor
 
 
@@ -36,17 +38,26 @@ def _check_access_log(path: str) -> None:
 
 def run_gateway(path: str) -> int:
     """Run the gateway with a configuration file; → exit code."""
+    old = inherited(os.environ)
     try:
-        config = load_file(path, os.environ)
+        return _run(path, old)
     except ConfigError as error:
         for problem in error.problems:
             assert isinstance(problem, Problem)
             plain_stderr(problem.render())
         plain_stderr(f"gogate: {error}; nothing was started")
-        return 1
+        reason = "; ".join(str(problem) for problem in error.problems)
     except StartError as error:
         plain_stderr(f"gogate: {error}")
-        return 1
+        reason = str(error)
+    if old is not None:
+        say_failed(old, reason)
+    return 1
+
+
+def _run(path: str, old: socket.socket | None) -> int:
+    """``old``: the way to the gogate that this one is to take over from. Raises ConfigError, StartError."""
+    config = load_file(path, os.environ)
     for note in unknown_overrides(os.environ):
         plain_stderr(f"note: {note}")
     # The control plane is imported only for a configuration that is good.
@@ -55,19 +66,11 @@ def run_gateway(path: str) -> int:
     from gogate_py.process.supervisor import Supervisor
 
     logging_config = config.logging
-    try:
-        _check_access_log(logging_config.access.path)
-    except StartError as error:
-        plain_stderr(f"gogate: {error}")
-        return 1
+    _check_access_log(logging_config.access.path)
     writer = LogWriter(logging_config.access.path)
     set_up_supervisor(writer, logging_config.level, logging_config.format, logging_config.add_source)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Supervisor(config, writer, path).run())
-    except StartError as error:
-        writer.close()
-        plain_stderr(f"gogate: {error}")
-        return 1
+            return runner.run(Supervisor(config, writer, path, old).run())
     finally:
         writer.close()

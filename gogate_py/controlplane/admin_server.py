@@ -26,7 +26,7 @@ from uvicorn import Server
 
 from gogate_py.addresses import plain
 from gogate_py.clock import monotonic
-from gogate_py.config.schema import Config
+from gogate_py.config.schema import Admin, Config, Metrics, Registry
 from gogate_py.controlplane.admin_access import UNIX_PEER, AccessSettings, Refusal, WrongTokens, decide, is_change
 from gogate_py.controlplane.admin_connection import QUOTA, SURPLUS, AdminProtocol
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, problem
@@ -41,6 +41,9 @@ audit = logging.getLogger("gogate.audit")
 KEEP_ALIVE: Final = 5
 #: How often the series of what was removed are looked for, and dropped log lines are counted.
 UPKEEP_INTERVAL: Final = 15.0
+
+#: How often it is looked whether the last connection is gone.
+_LOOK: Final = 0.01
 
 _HEADERS: Final = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 #: Status in an audit line for a client that went away before the answer (errors.Failure.CLIENT_GONE).
@@ -165,6 +168,13 @@ class _Uvicorn(Server):
             except TimeoutError:
                 pass
 
+    def last_answers(self) -> None:
+        """Accept nothing more; every answer from here on is the last one of its connection."""
+        for server in self.servers:
+            server.close()
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+
     def leave(self, grace: float) -> None:
         """Stop accepting and end when what runs is answered, at the latest after ``grace`` seconds."""
         self.config.timeout_graceful_shutdown = math.ceil(grace)
@@ -202,6 +212,17 @@ class AdminServers:
                 raise RuntimeError("the admin server ended while it started")
         self._tasks.append(loop.create_task(self._upkeep()))
 
+    async def finish(self, linger: float, grace: float) -> None:
+        """Accept nothing more, so that another process can, with the same sockets; then :meth:`stop`. Who is connected
+        already may ask once more within ``linger`` seconds: it cannot know."""
+        for server, _ in self._servers:
+            server.last_answers()
+        give_up = monotonic() + linger
+        # uvicorn has no event for it
+        while any(server.server_state.connections for server, _ in self._servers) and monotonic() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+        await self.stop(grace)
+
     async def stop(self, grace: float) -> None:
         """Accept nothing more, answer what was asked, end within ``grace`` seconds (and a little to close)."""
         for server, _ in self._servers:
@@ -229,6 +250,14 @@ class AdminServers:
             except Exception as error:  # the top of a task that must survive
                 log.error("internal error", exc_info=error, extra={"where": "admin upkeep"})
             await asyncio.sleep(UPKEEP_INTERVAL)
+
+
+def admin_addresses(config: Config) -> dict[str, str]:
+    """The listeners that a configuration wants here: admin, metrics, registry → its address."""
+    server = config.server
+    wanted: dict[str, Admin | Metrics | Registry] = {
+        "admin": server.admin, "metrics": server.metrics, "registry": server.registry}
+    return {name: one.listen_addr for name, one in wanted.items() if one.enabled and one.listen_addr}
 
 
 def _uvicorn_config(app: Any) -> UvicornConfig:

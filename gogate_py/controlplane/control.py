@@ -24,6 +24,7 @@ from gogate_py.config import schema
 from gogate_py.config.schema import Config
 from gogate_py.config.store_values import store_path
 from gogate_py.controlplane.compiler import ListenerIds
+from gogate_py.controlplane.handed_state import HandedKeys, HandedLease, HandedName, HandedState
 from gogate_py.controlplane.key_sets import KeySetFetcher, KeySetStatus
 from gogate_py.controlplane.leases import Count, Leases
 from gogate_py.controlplane.member_states import MemberStates
@@ -111,6 +112,9 @@ class Control:
             StateFile(path), self.saved_state, lambda result: count("gogate_registry_saves_total", (result,))
         ) if path else None
         self._cleaner: asyncio.Task[None] | None = None
+        # since when nobody listens to heartbeats, because another gateway takes over, or this one from another
+        self._silent_since: float | None = None
+        self._now = now
 
     @property
     def config(self) -> Config:
@@ -143,7 +147,7 @@ class Control:
 
     async def start(self) -> None:
         """Begin to resolve and probe, and publish the first snapshot. Raises StartError."""
-        if self._keeper is not None and (saved := await self._keeper.load()) is not None:
+        if self._silent_since is None and self._keeper is not None and (saved := await self._keeper.load()) is not None:
             self.take_back(saved)
         self._membership.update()
         self._key_sets.watch(_jwks_urls(self.config))
@@ -153,6 +157,10 @@ class Control:
         except RowsExhausted as error:
             await asyncio.gather(self._states.stop(), self._key_sets.stop())
             raise StartError(str(error)) from None
+        if self._silent_since is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
         self._cleaner = asyncio.get_running_loop().create_task(
             self._leases.keep_sweeping(lambda: self.config.server.registry.cleanup_interval))
 
@@ -188,6 +196,57 @@ class Control:
         """Go on from there; before :meth:`start` has compiled anything."""
         for one in take_back(saved, self._registry, self._overrides, self._states, self.routes()):
             log.warning("not taken back from the registry's store", extra={"error": one})
+
+    def hand_over(self) -> HandedState:
+        """What a gateway needs that takes over from this one, which is to hear of no change any more: until
+        :meth:`lead`, or for good."""
+        if self._cleaner is not None:
+            self._cleaner.cancel()
+        self._silent_since = self._now()
+        states = self._states
+        backend_rows, limit_rows, secret = self._membership.hand_over()
+        return HandedState(
+            generation=self.generation,
+            silent_since=self._silent_since,
+            saved=self.saved_state(),
+            leases=tuple(
+                HandedLease(one.id, one.expires_at, one.state, one.changed_at) for one in self._registry.all()),
+            holds=self._registry.holds(),
+            up=tuple(states.up()),
+            warming=tuple(states.warming().items()),
+            drains=tuple(states.drains().items()),
+            names=tuple(HandedName(host, ips, good_at) for host, (ips, good_at) in states.names().items()),
+            keys=tuple(HandedKeys(url, jwks, good_at) for url, (jwks, good_at) in self._key_sets.known().items()),
+            secret=secret,
+            backend_rows=backend_rows,
+            limit_rows=limit_rows,
+        )
+
+    def take_over(self, handed: HandedState, *, same_arena: bool) -> None:
+        """Go on from there; before :meth:`start`, and :meth:`lead` when the other gateway does nothing any more.
+        ``same_arena``: its rows are ours."""
+        self.take_back(handed.saved)
+        self._registry.take_over(
+            ((one.id, one.expires_at, one.state, one.changed_at) for one in handed.leases), handed.holds)
+        self._states.take_over(
+            handed.up,
+            dict(handed.warming),
+            dict(handed.drains),
+            {one.host: (one.ips, one.good_at) for one in handed.names},
+        )
+        self._key_sets.recall({one.url: (one.jwks, one.good_at) for one in handed.keys})
+        self._membership.take_over(handed, same_arena=same_arena)
+        self._silent_since = handed.silent_since
+
+    def lead(self) -> None:
+        """From here on this is the only gateway, after a time in which nobody could listen to heartbeats."""
+        if self._silent_since is not None:
+            self._registry.stalled(max(0.0, self._now() - self._silent_since))
+            self._silent_since = None
+            self.watch.reopen()
+            self._sweep()
+            if self._keeper is not None:
+                self._keeper.begin()
 
     def _save_later(self) -> None:
         if self._keeper is not None:

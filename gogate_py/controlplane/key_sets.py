@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -55,6 +55,11 @@ class Schedule:
         self.jwks = b""
         self.keys = 0
         self.error = "not fetched yet"
+
+    def recall(self, jwks: bytes, good_at: float) -> None:
+        """These were fetched at that moment, and checked."""
+        self.jwks, self.good_at, self.error = jwks, good_at, ""
+        self.keys = len(parse_key_set(jwks).keys)
 
     def unknown(self, now: float) -> None:
         """A worker met a kid that the keys do not have."""
@@ -134,6 +139,16 @@ class KeySetFetcher:
         self._random = random or new_random()
         self._wait = wait or _wait
         self._watches: dict[str, _Watch] = {}
+        self._recalled: dict[str, tuple[bytes, float]] = {}
+
+    def known(self) -> dict[str, tuple[bytes, float]]:
+        """The URLs that have keys: these, and when they were fetched."""
+        schedules = {url: watch.schedule for url, watch in self._watches.items()}
+        return {url: (one.jwks, one.good_at) for url, one in schedules.items() if one.jwks}
+
+    def recall(self, sets: Mapping[str, tuple[bytes, float]]) -> None:
+        """What another gateway of this machine knows; before the first :meth:`watch`, which takes it over."""
+        self._recalled = dict(sets)
 
     def watch(self, urls: Iterable[str]) -> None:
         """Watch exactly these URLs. Those that go are published empty, so that workers let their keys go."""
@@ -146,7 +161,11 @@ class KeySetFetcher:
                 self._publish(KeySet(url, b""))
         for url in sorted(wanted - self._watches.keys()):
             watch = self._watches[url] = _Watch(url, Schedule(self._now(), self._random))
+            if url in self._recalled:
+                watch.schedule.recall(*self._recalled[url])
+                watch.answered.set()
             watch.task = asyncio.get_running_loop().create_task(self._keep_fetching(watch))
+        self._recalled = {}
 
     def unknown(self, url: str) -> None:
         """A worker met a token whose kid this key set does not have (messages.UnknownKey)."""

@@ -60,13 +60,39 @@ class MemberStates:
         self._sharing: dict[Target, list[Key]] = {}
         # by when, on the clock of ``now``; 0: what runs may take its time
         self._drained: dict[Key, float] = {}
-        # who was down when it was last known, and why: from a gateway before this one
+        # who was down when it was last known, and why, or ("") up: from a gateway before this one
         self._recalled: dict[Key, str] = {}
 
     def recall(self, drained: Iterable[Key], down: Mapping[Key, str]) -> None:
         """What a gateway before this one knew; before the first :meth:`update`, which takes it over."""
         self._drained.update(dict.fromkeys(drained, 0.0))
         self._recalled.update(down)
+
+    def take_over(
+        self,
+        up: Iterable[Key],
+        warming: Mapping[Key, float],
+        drains: Mapping[Key, float],
+        names: Mapping[str, tuple[tuple[str, ...], float]],
+    ) -> None:
+        """What a running gateway knows besides: who is up, who warms up since when, by when drains end, the addresses
+        of names. As :meth:`recall`."""
+        self._recalled.update(dict.fromkeys(up, ""))
+        self._warming.update(warming)
+        self._drained.update(drains)
+        self._resolver.recall(names)
+
+    def names(self) -> dict[str, tuple[tuple[str, ...], float]]:
+        """The names that have addresses: these, and when they were good."""
+        return self._resolver.known()
+
+    def drains(self) -> dict[Key, float]:
+        """Backends that are drained, and by when (0: whenever what runs has ended)."""
+        return dict(self._drained)
+
+    def warming(self) -> dict[Key, float]:
+        """Backends that may be in their slow start, and since when."""
+        return dict(self._warming)
 
     def update(
         self, everyone: Mapping[Key, Member], pools: Mapping[str, Pool], absent: Iterable[Key] = ()
@@ -165,6 +191,15 @@ class MemberStates:
             health = self._prober.state(target)
             if health is not None and not health.up and health.last_error != NOT_PROBED:
                 found[key] = health.last_error
+        return found
+
+    def up(self) -> list[Key]:
+        """Every backend that probes found well."""
+        found = []
+        for key, target in self._targets.items():
+            health = self._prober.state(target)
+            if health is not None and health.up:
+                found.append(key)
         return found
 
     def stale_names(self) -> dict[str, bool]:

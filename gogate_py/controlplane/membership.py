@@ -23,6 +23,7 @@ from gogate_py.controlplane.compiler import (
     limit_identities,
     members,
 )
+from gogate_py.controlplane.handed_state import HandedRows, HandedState
 from gogate_py.controlplane.leases import Count
 from gogate_py.controlplane.member_states import MemberStates
 from gogate_py.controlplane.overrides import Overrides
@@ -83,6 +84,29 @@ class Membership:
         self._telling: asyncio.TimerHandle | None = None
         self._joins_to_come = 0
         self._debounce = DEBOUNCE
+
+    # --- another gateway takes over, or this one from another (handed_state)
+
+    def hand_over(self) -> tuple[HandedRows, HandedRows, bytes]:
+        """Rows of backends and of limits, the secret of cookies. From here on rows that were never used may be dirty:
+        the other gateway shares the arena, and may fail."""
+        backends, limits = _handed(self._rows), _handed(self._limit_rows)
+        self._rows.distrust()
+        self._limit_rows.distrust()
+        return backends, limits, self._secret
+
+    def take_over(self, handed: HandedState, *, same_arena: bool) -> None:
+        """Go on from there; before anything was compiled."""
+        self._publisher.generation = handed.generation
+        self._secret = handed.secret or self._secret
+        if same_arena:
+            rows, limits = handed.backend_rows, handed.limit_rows
+            self._rows.adopt(
+                {(pool, address): row for (pool, address), row in rows.current},
+                {(pool, address): (row, since) for (pool, address), row, since in rows.gone}, rows.following)
+            self._limit_rows.adopt(
+                {name: row for (name,), row in limits.current},
+                {name: (row, since) for (name,), row, since in limits.gone}, limits.following)
 
     def stop(self) -> None:
         """Tell the workers nothing more."""
@@ -255,3 +279,16 @@ class Membership:
             log.info("backend waits for its first probes", extra={"pool": pool, "backend": address})
         else:
             log.warning("backend is down", extra={"pool": pool, "backend": address, "error": after.reason})
+
+
+def _handed(rows: Rows[Key] | LimitRows) -> HandedRows:
+    current, gone, following = rows.known()
+    return HandedRows(
+        tuple((_names(key), row) for key, row in current.items()),
+        tuple((_names(key), row, since) for key, (row, since) in gone.items()),
+        following,
+    )
+
+
+def _names(key: Key | str) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key

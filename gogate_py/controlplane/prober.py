@@ -139,10 +139,14 @@ class Prober:
         return watch.state if watch is not None else None
 
     def recall(self, target: Target, error: str) -> None:
-        """A target that is new here was down before, for this reason: it is until its probes say otherwise."""
+        """A target that is new here was down before, for this reason, or ("") up: it is until its probes say
+        otherwise."""
         watch = self._watches.get(target)
         if watch is not None and watch.probed_at == float("-inf"):
-            watch.state.recall_down(error)
+            if error:
+                watch.state.recall_down(error)
+            else:
+                watch.state.recall_up()
 
     def hurry(self, target: Target) -> None:
         """Probe out of turn: a connect failed.

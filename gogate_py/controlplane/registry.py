@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -278,6 +278,19 @@ class Registry:
             instance.state = CRITICAL
             instance.expires_at = self._clock()
         return instance
+
+    def holds(self) -> dict[str, float]:
+        """Services by name, and until when they are preserved at least (monotonic seconds)."""
+        return dict(self._holds)
+
+    def take_over(self, leases: Iterable[tuple[str, float, str, float]], holds: Mapping[str, float]) -> None:
+        """What another gateway of this machine knows of instances that are known here, too: (id, end of the lease,
+        state, since when for people)."""
+        for identity, expires_at, state, changed_at in leases:
+            instance = self._instances.get(identity)
+            if instance is not None:
+                instance.expires_at, instance.state, instance.changed_at = expires_at, state, changed_at
+        self._holds.update(holds)
 
     def _forget_critical(self) -> bool:
         """Make room: forget the critical instance that was not heard of for longest; False when there is none."""

@@ -96,6 +96,15 @@ class Resolver:
         self._refusal: Refusal = lambda host, port: ""
         self._known: dict[Watched, Resolution] = {}
         self._names: dict[str, _Name] = {}
+        self._recalled: dict[str, tuple[tuple[str, ...], float]] = {}
+
+    def known(self) -> dict[str, tuple[tuple[str, ...], float]]:
+        """The names that have addresses: these, and when they were good."""
+        return {host: (name.ips, name.good_at) for host, name in self._names.items() if name.ips}
+
+    def recall(self, names: Mapping[str, tuple[tuple[str, ...], float]]) -> None:
+        """What another gateway of this machine knows; before the first :meth:`watch`, which takes it over."""
+        self._recalled = dict(names)
 
     def watch(
         self, addresses: Iterable[Watched], refusal: Refusal, periods: Mapping[str, Periods] | None = None
@@ -114,7 +123,12 @@ class Resolver:
                 self._names[host].periods = own.get(host, usual)
             else:
                 name = self._names[host] = _Name(host, own.get(host, usual))
+                if host in self._recalled:
+                    name.ips, name.good_at = self._recalled[host]
+                    name.error = ""
+                    name.answered.set()
                 name.task = asyncio.get_running_loop().create_task(self._keep_asking(name))
+        self._recalled = {}
         known = self._known
         self._known = {one: known.get(one) or self._resolution(one) for one in wanted}
 

@@ -34,8 +34,22 @@ class Rows(Generic[K]):
         self._what = what
         self._rows: dict[K, int] = {}
         self._next = 0
+        self._clean = True
         # backends that left: row and the generation of the first snapshot without them, the longest gone first
         self._gone: dict[K, tuple[int, int]] = {}
+
+    def known(self) -> tuple[dict[K, int], dict[K, tuple[int, int]], int]:
+        """Who has which row, who had one (and the generation of the first snapshot without them), the next free one."""
+        return dict(self._rows), dict(self._gone), self._next
+
+    def adopt(self, rows: dict[K, int], gone: dict[K, tuple[int, int]], following: int) -> None:
+        """Go on where another gateway is, with its arena; before anything was assigned."""
+        self._rows, self._gone, self._next = rows, gone, following
+        self.distrust()
+
+    def distrust(self) -> None:
+        """Rows that were never used here may have been by another gateway, with the same arena."""
+        self._clean = False
 
     def in_use(self) -> list[int]:
         """Rows that may hold something: those of current backends and of those that left."""
@@ -58,8 +72,11 @@ class Rows(Generic[K]):
             if key in self._gone:
                 self._rows[key] = self._gone.pop(key)[0]
             elif self._next < self._capacity:
-                self._rows[key] = self._next
+                row = self._next
                 self._next += 1
+                if not self._clean:
+                    self._reset_row(row)
+                self._rows[key] = row
             else:
                 row, _ = self._gone.pop(second_hand.pop(0))
                 self._reset_row(row)
@@ -90,6 +107,18 @@ class LimitRows:
     def __init__(self, reset_row: Callable[[int], None] = lambda row: None, capacity: int = LIMITER_ROWS) -> None:
         self._rows: Rows[str] = Rows(reset_row, capacity, "rate limits")
         self._current: dict[str, int] = {}
+
+    def known(self) -> tuple[dict[str, int], dict[str, tuple[int, int]], int]:
+        """See Rows.known."""
+        return self._rows.known()
+
+    def adopt(self, rows: dict[str, int], gone: dict[str, tuple[int, int]], following: int) -> None:
+        """See Rows.adopt."""
+        self._rows.adopt(rows, gone, following)
+
+    def distrust(self) -> None:
+        """See Rows.distrust."""
+        self._rows.distrust()
 
     def check(self, identities: Iterable[str], acknowledged: int) -> None:
         """Raises RowsExhausted when :meth:`assign` would; changes nothing."""

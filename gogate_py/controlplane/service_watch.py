@@ -63,6 +63,10 @@ class ServiceWatch:
         self.closed = True
         self._wake()
 
+    def reopen(self) -> None:
+        """Let them wait again."""
+        self.closed = False
+
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()

@@ -62,6 +62,12 @@ class StateKeeper:
         self._loaded = True
         return state
 
+    def begin(self) -> None:
+        """Keep the file from here on without having read it: what it should have came from a running gateway."""
+        if not self._loaded:
+            self._loaded = True
+            self.changed()
+
     def changed(self) -> None:
         """Something that is saved is another than it was."""
         if not self._loaded:

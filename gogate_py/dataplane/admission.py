@@ -53,7 +53,7 @@ class Admission:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._clients = ClientTable(plane.arena, plane.slot, plane.slots)
+        self._clients = ClientTable(plane.arena, plane.column, plane.columns)
         self.cap = 0  # client connections that this worker may have
         self._per_client = 0
         self._look_after = 0.0

@@ -1,8 +1,8 @@
 """Listeners: accept on the sockets that the supervisor bound, as the snapshot says.
 
-The supervisor sends this slot's sockets by listener id (messages.Listen); the snapshot says what each is for. A
-listener that the snapshot no longer names is drained: what waits in its accept queue is accepted first, so that no
-client that the kernel already answered is reset.
+The supervisor sends this slot's sockets by listener id (messages.Listen), usually one for each; the snapshot says what
+they are for. A listener that the snapshot no longer names is drained: what waits in its accept queue is accepted first,
+so that no client that the kernel already answered is reset.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class LiveListener:
         "paused",
         "refused",
         "router",
-        "server",
+        "servers",
         "shed",
-        "sock",
+        "socks",
         "spec",
         "to_https",
         "unusable",
     )
 
-    def __init__(self, listener_id: str, sock: socket.socket) -> None:
+    def __init__(self, listener_id: str) -> None:
         self.id = listener_id
-        self.sock = sock
+        self.socks: list[socket.socket] = []
         self.spec: Listener | None = None
         self.names: ServerNames[TcpRoute] | None = None  # where SNI decides
         self.contexts: ListenerContexts | None = None  # where TLS ends here
@@ -65,7 +65,8 @@ class LiveListener:
         self.router: Router[LiveRoute] = Router([])
         self.to_https: RedirectStage | None = None  # every request is answered so
         self.guarded = False  # something is decided before the routes
-        self.server: asyncio.AbstractServer | None = None
+        #: One for each of the first sockets; those that came later are served with the next snapshot.
+        self.servers: list[asyncio.AbstractServer] = []
         self.paused = False
         self.gone = False
         self.active = 0
@@ -109,7 +110,7 @@ class LiveListener:
 
     def is_serving(self) -> bool:
         """Whether it accepts, or will when the pause is over."""
-        return self.server is not None or self.paused
+        return bool(self.servers) or self.paused
 
     def shook_hands(self, result: str, version: str) -> None:
         """Count a TLS handshake."""
@@ -156,11 +157,7 @@ class Listeners:
         """A socket of this slot arrived."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        old = self.by_id.get(listener_id)
-        if old is not None and old.server is not None:
-            sock.close()  # already served: a supervisor that repeats itself
-            return
-        self.by_id[listener_id] = LiveListener(listener_id, sock)
+        self.by_id.setdefault(listener_id, LiveListener(listener_id)).socks.append(sock)
 
     async def apply(self, wanted: tuple[Listener, ...]) -> list[LiveListener]:
         """Serve what is wanted and has a socket, accept no more where it is not wanted; → those that are gone."""
@@ -177,28 +174,44 @@ class Listeners:
                 log.error("no socket for listener", extra={"listener": spec.id})
                 continue
             live.configure(spec)
-            if not live.is_serving():
-                live.server = await self._serve(live)
+            if not live.paused:
+                await self._serve_the_rest(live)
         return gone
 
-    async def _serve(self, live: LiveListener) -> asyncio.AbstractServer:
+    async def _serve_the_rest(self, live: LiveListener) -> None:
+        """Accept on the sockets that came since the last snapshot."""
+        servers = await self._serve(live, live.socks[len(live.servers) :])
+        if live.paused:  # meanwhile
+            _close(servers)
+        else:
+            live.servers += servers
+
+    async def _serve(self, live: LiveListener, socks: list[socket.socket]) -> list[asyncio.AbstractServer]:
+        """Accept on these sockets of a listener: on all, or it raises OSError."""
         make = self._factory(live)
-        # A duplicate: the server closes what it is given, and the socket is kept to be able to pause and resume.
-        sock = live.sock.dup()
-        try:
-            if sock.family == socket.AF_UNIX:
-                return await self._loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
-            return await self._loop.create_server(make, sock=sock, backlog=BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
+        servers: list[asyncio.AbstractServer] = []
+        for original in socks:
+            # A duplicate: the server closes what it is given, and the socket is kept to be able to pause and resume.
+            sock = None
+            try:
+                sock = original.dup()
+                if sock.family == socket.AF_UNIX:
+                    servers.append(await self._loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
+                else:
+                    servers.append(await self._loop.create_server(make, sock=sock, backlog=BACKLOG))
+            except BaseException:
+                if sock is not None:
+                    sock.close()
+                _close(servers)
+                raise
+        return servers
 
     def pause(self) -> None:
         """Accept nothing until :meth:`resume`: who comes waits in the kernel's queue."""
         for live in self.by_id.values():
-            if live.server is not None:
-                live.server.close()
-                live.server = None
+            if live.servers:
+                _close(live.servers)
+                live.servers = []
                 live.paused = True
 
     def is_paused(self) -> bool:
@@ -209,14 +222,14 @@ class Listeners:
         """Accept again where it was paused; without a descriptor to do so it stays paused, to be asked again."""
         for live in [live for live in self.by_id.values() if live.paused]:
             try:
-                server = await self._serve(live)
+                servers = await self._serve(live, list(live.socks))
             except OSError:
                 return
             if live.paused:
                 live.paused = False
-                live.server = server
+                live.servers = servers
             else:  # closed, or resumed, meanwhile
-                server.close()
+                _close(servers)
 
     def _factory(self, live: LiveListener) -> Callable[[], Any]:
         assert live.spec is not None
@@ -227,23 +240,28 @@ class Listeners:
         """Stop accepting: empty the accept queue into connections, then close."""
         if not live.is_serving():
             return
-        server, live.server = live.server, None
+        _close(live.servers)
+        live.servers = []
         live.paused = False
-        if server is not None:
-            server.close()
-            # What the loop accepted in this turn becomes a connection, and is counted, in its next one.
-            await asyncio.sleep(0)
+        # What the loop accepted in this turn becomes a connection, and is counted, in its next one.
+        await asyncio.sleep(0)
         make = self._factory(live)
-        while True:
-            try:
-                sock, _ = live.sock.accept()
-            except OSError:
-                break
-            sock.setblocking(False)
-            await self._loop.connect_accepted_socket(make, sock)
-        live.sock.close()
+        for listening in live.socks:
+            while True:
+                try:
+                    sock, _ = listening.accept()
+                except OSError:
+                    break
+                sock.setblocking(False)
+                await self._loop.connect_accepted_socket(make, sock)
+            listening.close()
 
     async def close_all(self) -> None:
         """Stop accepting everywhere."""
         for live in list(self.by_id.values()):
             await self.close(live)
+
+
+def _close(servers: list[asyncio.AbstractServer]) -> None:
+    for server in servers:
+        server.close()

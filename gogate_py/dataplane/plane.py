@@ -65,15 +65,24 @@ class Outbox(Protocol):
 
 
 class Plane:
-    """The data plane of one worker slot."""
+    """The data plane of one worker slot. ``column``: the slot's place in the arena (its own number, unless given);
+    ``columns``: how many places the arena has in use."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, arena: Arena, slot: int, slots: int, incarnation: int, outbox: Outbox
+        self,
+        loop: asyncio.AbstractEventLoop,
+        arena: Arena,
+        slot: int,
+        columns: int,
+        incarnation: int,
+        outbox: Outbox,
+        column: int | None = None,
     ) -> None:
         self.loop = loop
         self.arena = arena
         self.slot = slot
-        self.slots = slots
+        self.column = slot if column is None else column
+        self.columns = columns
         self.outbox = outbox
         self.random = new_random()
         self.draining = False
@@ -84,7 +93,7 @@ class Plane:
         self.hangups = Hangups(loop)
         self.splicer = Splicer(loop, self.internal_error)
         self.table = BackendTable(
-            arena, slot, slots, self.random, self._backend_removed, lambda: WaitingRoom(loop.call_later)
+            arena, self.column, columns, self.random, self._backend_removed, lambda: WaitingRoom(loop.call_later)
         )
         self.services = Services(self)
         self.snapshot: Snapshot | None = None

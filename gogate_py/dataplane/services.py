@@ -27,7 +27,7 @@ class Services:
         self._plane = plane
         self.key_sets = KeySets(lambda url: plane.outbox.send(UnknownKey(url)))
         self._passwords: Passwords | None = None
-        self.limiters = LimiterTable(plane.arena, plane.slots)
+        self.limiters = LimiterTable(plane.arena, plane.columns)
         self._forward_auths: dict[ForwardAuth, ForwardAuthStage] = {}
 
     @property

@@ -56,6 +56,11 @@ class HealthState:
         self.up = False
         self.last_error = error or NOT_PROBED
 
+    def recall_up(self) -> None:
+        """It was up when it was last known, and nothing else is known yet."""
+        self.up = True
+        self.last_error = ""
+
     def __repr__(self) -> str:
         state = "up" if self.up else "down"
         return f"<health {state}, {self.successes} successes, {self.failures} failures, {self.last_error!r}>"

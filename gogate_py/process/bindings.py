@@ -16,7 +16,7 @@ Addresses are compared as they are written.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from gogate_py.addresses import parse
@@ -54,6 +54,14 @@ class Bindings:
         """The id of a listener's sockets, in the configuration that is being prepared, or served."""
         bound = self._coming.bound if self._coming is not None else self._bound
         return bound[name].id if name in bound else name
+
+    def named(self) -> list[tuple[str, str, BoundListener]]:
+        """Every listener with its name, and its address as the configuration has it."""
+        return [(name, self._texts[name], listener) for name, listener in self._bound.items()]
+
+    def adopt(self, bound: Mapping[str, BoundListener], texts: Mapping[str, str]) -> None:
+        """Begin with the listeners of another gateway, as if they were of the configuration before."""
+        self._bound, self._texts = dict(bound), dict(texts)
 
     async def prepare(self, wanted: Mapping[str, str]) -> Change:
         """Bind what is new among these names and addresses. Raises StartError; then nothing has changed."""
@@ -102,11 +110,11 @@ class Bindings:
         self._number += 1
         return f"{name}#{self._number}"
 
-    def _close(self, listeners: list[BoundListener]) -> None:
+    def _close(self, listeners: Iterable[BoundListener], *, keep_paths: bool = False) -> None:
         """Close our copies; the path of a Unix socket stays while a listener that is served has it."""
         here = {str(listener.address) for listener in self._bound.values()}
         for listener in listeners:
-            listener.close(keep_path=str(listener.address) in here)
+            listener.close(keep_path=keep_paths or str(listener.address) in here)
 
     def abandon(self) -> None:
         """The configuration is not served after all: close what was bound for it; what was to go stays."""
@@ -125,12 +133,12 @@ class Bindings:
         self._bound, self._texts = change.bound, change.texts
         return change.removed
 
-    def release(self, removed: list[BoundListener]) -> None:
-        """Close our copies of what is not needed any more."""
-        self._close(removed)
+    def release(self, removed: list[BoundListener], *, keep_paths: bool = False) -> None:
+        """Close our copies of what is not needed any more. ``keep_paths``: paths of Unix sockets are another's."""
+        self._close(removed, keep_paths=keep_paths)
 
-    def close(self) -> None:
+    def close(self, *, keep_paths: bool = False) -> None:
         """Close our copies of everything."""
         self.abandon()
         for listener in self._bound.values():
-            listener.close()
+            listener.close(keep_path=keep_paths)

@@ -59,11 +59,10 @@ class Channel:
         :meth:`flushed`."""
         if self._closed:
             return
-        payload = messages.encode(message)
-        frame = _HEADER.pack(len(payload), len(fds or ())) + payload
+        data = frame(messages.encode(message), len(fds or ()))
         was_empty = not self._out
-        self._out.append((memoryview(frame), list(fds or ())))
-        self._queued += len(frame)
+        self._out.append((memoryview(data), list(fds or ())))
+        self._queued += len(data)
         if was_empty:
             self._writable()
             if self._out and not self._closed:
@@ -149,6 +148,11 @@ class Channel:
             if self._closed:
                 return
         del buffer[:at]
+
+
+def frame(payload: bytes, fds: int) -> bytes:
+    """A message as it is sent, with so many descriptors."""
+    return _HEADER.pack(len(payload), fds) + payload
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from attrs import evolve
@@ -35,7 +36,6 @@ from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.rows import RowsExhausted
 from gogate_py.errors import ConfigError, StartError
 from gogate_py.process.bindings import Bindings
-from gogate_py.process.sockets import BoundListener
 from gogate_py.process.workers import Workers
 from gogate_py.telemetry.totals import Totals
 
@@ -59,7 +59,7 @@ class Reloader:
         workers: Workers,
         bindings: Bindings,
         totals: Totals,
-        admin_listeners: list[BoundListener],
+        admin_bindings: Bindings,
         on_change: Callable[[Config], None],
     ) -> None:
         """``on_change`` hears of a configuration that is served, for what the supervisor itself takes from it."""
@@ -69,11 +69,11 @@ class Reloader:
         self._workers = workers
         self._bindings = bindings
         self._totals = totals
-        self._admin_listeners = admin_listeners
+        self._admin_bindings = admin_bindings
         self._on_change = on_change
         self._lock = asyncio.Lock()
         self._running: asyncio.Task[tuple[str, list[str]]] | None = None
-        self._stopped = False
+        self._refusal = ""  # why nothing can be reloaded now
         self._changes: tuple[str, ...] = ()  # that the reload under way made
         self._read: dict[str, bytes] = {}  # files that the configuration read last names
         #: The last reloads, the newest first; the start is one.
@@ -84,8 +84,8 @@ class Reloader:
         """Reload now, after the one that is under way; → how it ended. Never raises."""
         async with self._lock:
             begun = monotonic()
-            if self._stopped:
-                result, problems = "failure", [STOPPING]
+            if self._refusal:
+                result, problems = "failure", [self._refusal]
             else:
                 self._running = asyncio.create_task(self._try())
                 result, problems = await self._outcome(self._running)
@@ -96,6 +96,18 @@ class Reloader:
             )
             self._note(done)
         return done
+
+    @asynccontextmanager
+    async def held(self, reason: str) -> AsyncIterator[None]:
+        """Reload nothing meanwhile, after the one that is under way; who asks is told this reason."""
+        self._refusal = self._refusal or reason
+        try:
+            async with self._lock:
+                pass
+            yield
+        finally:
+            if self._refusal == reason:
+                self._refusal = ""
 
     async def _outcome(self, running: asyncio.Task[tuple[str, list[str]]]) -> tuple[str, list[str]]:
         """What became of a try, whatever it was."""
@@ -118,7 +130,7 @@ class Reloader:
 
     def stop(self) -> None:
         """gogate ends: from now on nothing is reloaded, what is not served yet never will be."""
-        self._stopped = True
+        self._refusal = STOPPING
         if self._running is not None:
             self._running.cancel()
 
@@ -162,7 +174,7 @@ class Reloader:
         except StartError as error:
             return "failure", [str(error)]
         await self._bindings.quiet()
-        own = [listener.address for listener in (*change.bound.values(), *self._admin_listeners)]
+        own = [listener.address for listener in (*change.bound.values(), *self._admin_bindings.listeners)]
 
         def change_over() -> None:
             self._workers.add_listeners(change.added)

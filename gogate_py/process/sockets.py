@@ -32,25 +32,26 @@ class BoundListener:
         self, listener_id: str, address: Address, sockets: list[socket.socket], *, ours: bool = True
     ) -> None:
         """``ours``: its sockets, and the path of a Unix socket, end with us; not those that systemd made."""
-        self._ours = ours
+        self.ours = ours
         self.id = listener_id
         self.address = address
         self.sockets = sockets
 
-    def for_slot(self, slot: int) -> socket.socket:
-        """The socket of a worker slot."""
-        return self.sockets[slot % len(self.sockets)]
+    def for_slot(self, slot: int, slots: int) -> list[socket.socket]:
+        """The sockets that a worker slot serves, of so many slots. Every socket is served by somebody: where there are
+        more sockets than slots some slots serve several, and where there are fewer they share them."""
+        return self.sockets[slot::slots] or [self.sockets[slot % len(self.sockets)]] if self.sockets else []
 
     def handshaking(self) -> list[socket.socket]:
         """The sockets on which the kernel shakes hands for us alone: none of a Unix socket, or of systemd's."""
-        return self.sockets if self._ours and not self.address.is_unix else []
+        return self.sockets if self.ours and not self.address.is_unix else []
 
     def close(self, *, keep_path: bool = False) -> None:
         """Close our copies (and remove a Unix socket's path, unless somebody else listens there)."""
         for sock in self.sockets:
             sock.close()
         self.sockets = []
-        if self.address.is_unix and self._ours and not keep_path:
+        if self.address.is_unix and self.ours and not keep_path:
             try:
                 os.unlink(self.address.path)
             except OSError:

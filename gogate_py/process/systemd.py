@@ -3,6 +3,8 @@ sd_listen_fds(3)). Everything is a no-op where the environment does not ask for 
 
     READY=1                      every worker serves, the admin listener answers
     RELOADING=1, then READY=1    a configuration is being applied
+    MAINPID=…                    the program was upgraded: another process is the main one (NotifyAccess=main: said by
+                                 the old one, before the new one says READY=1)
     STOPPING=1                   draining has begun
     WATCHDOG=1                   twice in every WATCHDOG_USEC, from the event loop: a supervisor that hangs is restarted
 
@@ -50,6 +52,11 @@ class Notifier:
     def stopping(self) -> None:
         """Draining has begun."""
         self._tell("STOPPING=1")
+
+    def hand_over(self, pid: int) -> None:
+        """Another process is the service's main one from here on, and will say that it is ready."""
+        self._tell(f"MAINPID={pid}")
+        self.close()
 
     def close(self) -> None:
         """Say nothing more."""

@@ -91,7 +91,13 @@ class Worker:
     async def _handle(self, message: Any, fds: list[int]) -> None:
         if isinstance(message, Welcome):
             self._plane = Plane(
-                self._loop, self._arena, message.slot, message.slots, message.incarnation, self._channel
+                self._loop,
+                self._arena,
+                message.slot,
+                message.columns,
+                message.incarnation,
+                self._channel,
+                message.column,
             )
             set_up_worker(self._send_lines, message.slot)
             name_process(f"gogate-worker{message.slot}")

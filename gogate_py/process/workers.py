@@ -39,8 +39,10 @@ MAX_BACKOFF: Final = 30.0
 class Slot:
     """One worker slot and the process in it. The control plane's publisher knows it as a link to send to."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, column: int) -> None:
         self.slot = slot
+        #: Its place in the arena.
+        self.column = column
         self.pid = 0
         self.pidfd = -1
         self.incarnation = 0
@@ -62,7 +64,9 @@ class Slot:
 
 class Workers:
     """All slots, their zygote, and what becomes of them. ``on_up``, ``on_down``: a worker can be talked to, or is gone;
-    ``on_message``: what it says; ``hang_limit``: seconds of silence after which a worker is replaced."""
+    ``on_message``: what it says; ``hang_limit``: seconds of silence after which a worker is replaced; ``first``: the
+    arena's column of slot 0, ``columns``: how many columns of the arena are in use (default: ours); ``incarnation`` and
+    ``restarts``: of those who had the slots in another gateway."""
 
     def __init__(
         self,
@@ -73,13 +77,22 @@ class Workers:
         on_down: Callable[[Slot], None],
         on_message: Callable[[Slot, Up], None],
         hang_limit: float = HANG_LIMIT,
+        *,
+        first: int = 0,
+        columns: int = 0,
+        incarnation: int = 0,
+        restarts: Sequence[int] = (),
     ) -> None:
         self._arena = arena
         self._listeners = listeners
         self._on_up = on_up
         self._on_down = on_down
         self._on_message = on_message
-        self.slots = [Slot(number) for number in range(count)]
+        self.slots = [Slot(number, first + number) for number in range(count)]
+        self.columns = max(columns, first + count)
+        self._incarnation = incarnation
+        for slot, count_before in zip(self.slots, restarts, strict=False):
+            slot.restarts = count_before
         self.restarts = 0
         self.stopping = False
         self._loop = asyncio.get_running_loop()
@@ -203,22 +216,21 @@ class Workers:
         slot.pidfd = pidfd
         slot.started = slot.heard = monotonic()
         slot.spoken = False
-        slot.incarnation += 1
+        slot.incarnation = max(slot.incarnation, self._incarnation) + 1
         self._loop.add_reader(pidfd, self._exited, slot)
         slot.channel = channel = Channel(
             self._loop, sock, messages.decode_up, lambda message, _: self._heard(slot, message), lambda: None
         )
-        channel.send(Welcome(messages.VERSION, slot.slot, len(self.slots), slot.incarnation))
+        channel.send(Welcome(messages.VERSION, slot.slot, slot.column, self.columns, slot.incarnation))
         self._send_listeners(slot, self._listeners)
         self._on_up(slot)
 
     def _send_listeners(self, slot: Slot, listeners: Sequence[BoundListener]) -> None:
         assert slot.channel is not None
-        for start in range(0, len(listeners), MAX_FDS):
-            some = [listener for listener in listeners[start : start + MAX_FDS] if listener.sockets]
-            if some:
-                fds = [listener.for_slot(slot.slot).fileno() for listener in some]
-                slot.channel.send(Listen(tuple(listener.id for listener in some)), fds)
+        found = [(one.id, sock.fileno()) for one in listeners for sock in one.for_slot(slot.slot, len(self.slots))]
+        for start in range(0, len(found), MAX_FDS):
+            ids, fds = zip(*found[start : start + MAX_FDS], strict=True)
+            slot.channel.send(Listen(ids), list(fds))
 
     def add_listeners(self, listeners: Sequence[BoundListener]) -> None:
         """Give every worker the sockets of further listeners; those that start later get them, too."""

@@ -151,6 +151,18 @@ class Totals:
             whole.total += part.total
         return whole
 
+    def counted(self) -> Counts:
+        """Everything that was ever counted, as one report."""
+        return Counts(
+            [(name, labels, n) for name, table in self._counters.items() for labels, n in table.items()],
+            [],
+            [
+                (name, labels, list(one.buckets), one.total)
+                for name, table in self._histograms.items()
+                for labels, one in table.items()
+            ],
+        )
+
     def freeze(self) -> Frozen:
         """Everything at this moment, independent of what is counted later (another thread may read it)."""
         return Frozen(

@@ -66,7 +66,9 @@ class Gateway:
         self.broken: list[str] = []  # lines that are not JSON objects
         environ = {k: v for k, v in os.environ.items() if not k.startswith("GOGATE_")}
         environ.update(env or {})
-        environ["PYTHONPATH"] = str(ROOT)
+        environ.setdefault("PYTHONPATH", "")
+        if not (env or {}).get("PYTHONPATH"):
+            environ["PYTHONPATH"] = str(ROOT)
         command = [sys.executable, "-m", "gogate_py", "-config", str(self.config_path)]
         if descriptors:
             command = ["/bin/sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors), *command]

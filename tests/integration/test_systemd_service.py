@@ -11,7 +11,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from doubles.gateway import wait_for
 from doubles.http_backend import HttpBackend
+from doubles.upgrading import gone
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -26,8 +28,8 @@ server:
 
 @pytest.mark.parametrize("activated", [False, True])
 def test_the_life_of_a_service(activated: bool, tmp_path: Path) -> None:
-    """READY when it serves, RELOADING and READY around a reload, STOPPING when it drains; the socket that systemd
-    opened is served by both workers, and a client that came before the start is answered."""
+    """READY when it serves, RELOADING and READY around a reload, MAINPID at an upgrade, STOPPING when it drains; the
+    socket that systemd opened is served by both workers, and a client that came before the start is answered."""
     with (
         HttpBackend() as backend,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
@@ -56,6 +58,7 @@ def test_the_life_of_a_service(activated: bool, tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        upgraded = 0
         try:
             assert manager.recv(1000) == b"READY=1\nMAINPID=%d" % process.pid
             if activated:
@@ -68,9 +71,21 @@ def test_the_life_of_a_service(activated: bool, tmp_path: Path) -> None:
             process.send_signal(signal.SIGHUP)
             assert manager.recv(1000).startswith(b"RELOADING=1\n")
             assert manager.recv(1000).startswith(b"READY=1\n")
-            process.send_signal(signal.SIGTERM)
-            assert manager.recv(1000) == b"STOPPING=1"
+            process.send_signal(signal.SIGUSR2)
+            said = manager.recv(1000)
+            assert said.startswith(b"MAINPID=")
+            upgraded = int(said[8:])
+            assert manager.recv(1000) == b"READY=1\nMAINPID=%d" % upgraded
             assert process.wait(20) == 0
+            for _ in range(8):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                    assert answer.status == 200
+            os.kill(upgraded, signal.SIGTERM)
+            assert manager.recv(1000) == b"STOPPING=1"
+            wait_for(lambda: gone(upgraded), 20.0, "the end of the new one")
+            upgraded = 0
         finally:
             process.kill()
             process.wait()
+            if upgraded:
+                os.kill(upgraded, signal.SIGKILL)

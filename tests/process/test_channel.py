@@ -53,11 +53,11 @@ def test_messages_arrive_whole_and_in_order(make_loop: Callable[[], asyncio.Abst
         lines = [LogLines(True, os.urandom(size), 1) for size in (0, 1, 300_000, 5_000_000, 7)]
         for line in lines:
             down.channel.send(line)
-        up.channel.send(Welcome(1, 0, 2, 3))
+        up.channel.send(Welcome(1, 0, 2, 4, 3))
         await up.until(5)
         await down.until(1)
         assert [message for message, _ in up.heard] == lines
-        assert down.heard[0][0] == Welcome(1, 0, 2, 3)
+        assert down.heard[0][0] == Welcome(1, 0, 2, 4, 3)
         assert down.channel.backlog() == 0
         up.channel.close()
         down.channel.close()

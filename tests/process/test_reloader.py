@@ -68,7 +68,7 @@ class World:
             Arena.create(), 0, self.bindings.listeners, lambda slot: None, lambda slot: None, lambda slot, up: None
         )
         self.reloader = Reloader(
-            str(self.path), self.control, self.publisher, self.workers, self.bindings, self.totals, [],
+            str(self.path), self.control, self.publisher, self.workers, self.bindings, self.totals, Bindings(1),
             self.changed.append,
         )  # fmt: skip
 
@@ -292,6 +292,22 @@ def test_one_at_a_time(path: Path) -> None:
         done = await asyncio.gather(*(world.reloader.reload(cause) for cause in ("file", "SIGHUP", "api")))
         assert [(one.cause, one.result) for one in done] == [
             ("file", "success"), ("SIGHUP", "unchanged"), ("api", "unchanged")]  # fmt: skip
+
+    run(path, body)
+
+
+def test_nothing_is_reloaded_while_it_is_held(path: Path) -> None:
+    """During an upgrade: the reload under way is waited for, those asked for meanwhile are refused with the reason."""
+
+    async def body(world: World) -> None:
+        path.write_text(text("127.0.0.1:10"))
+        running = asyncio.create_task(world.reloader.reload("file"))
+        await asyncio.sleep(0)
+        async with world.reloader.held("busy"):
+            assert running.done()
+            assert world.reloader.history[0].result == "success"
+            assert (await world.reload(text("127.0.0.1:11")))[1] == ("busy",)
+        assert (await world.reload())[0] == "success"
 
     run(path, body)
 

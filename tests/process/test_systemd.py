@@ -45,6 +45,17 @@ def test_what_is_said(manager: socket.socket) -> None:
         manager.recv(1000)
 
 
+def test_the_main_process_is_handed_over(manager: socket.socket) -> None:
+    """The old process names the new one, and says nothing any more."""
+    notifier = Notifier(environment(manager))
+    notifier.hand_over(4711)
+    assert manager.recv(1000) == b"MAINPID=4711"
+    notifier.stopping()
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)
+
+
 def test_the_watchdog_is_fed(manager: socket.socket) -> None:
     """From ready on, from the event loop, as often as it is asked for; a watchdog of another process is not ours."""
 
