@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import websockets
@@ -14,6 +16,7 @@ from doubles.configs import gateway_config, http_gateway
 from doubles.gateway import Gateway, echo_server, wait_for
 from doubles.gateway_clients import kill_9
 from doubles.http_backend import HttpBackend
+from doubles.tls_backends import CA
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
@@ -53,12 +56,15 @@ def sockets() -> Iterator[EchoSockets]:
 
 
 @contextlib.contextmanager
-def open_sockets(gateway: Gateway, count: int) -> Iterator[list[ClientConnection]]:
+def open_sockets(
+    gateway: Gateway, count: int, tls: ssl.SSLContext | None = None
+) -> Iterator[list[ClientConnection]]:
     """So many WebSockets through the gateway, each of which was used."""
+    url = f"{'wss' if tls is not None else 'ws'}://{gateway.http}/"
     with contextlib.ExitStack() as stack:
         opened = []
         for number in range(count):
-            opened.append(stack.enter_context(connect(f"ws://{gateway.http}/", proxy=None)))
+            opened.append(stack.enter_context(connect(url, ssl=tls, proxy=None)))
             opened[-1].send(f"hello {number}")
             assert opened[-1].recv(10) == f"hello {number}"
         yield opened
@@ -81,6 +87,20 @@ def test_websockets_hear_1001_when_the_grace_time_ends(sockets: EchoSockets) -> 
         assert set(sockets.codes) == {1001}
         assert {line["slot"] for line in gateway.logged("worker drained") if line["cut"]} == {0, 1}
         assert [line["reason"] for line in gateway.access] == ["grace_period"] * 12
+
+
+def test_also_behind_tls(sockets: EchoSockets, tmp_path: Path) -> None:
+    """The same over a listener with TLS: a clean close with 1001."""
+    issued = CA.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    certificate = {"certFile": str(tmp_path / "both.pem"), "keyFile": str(tmp_path / "both.pem")}
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    settings = {"shutdown": {"gracePeriod": "300ms"}, "tls": {"certificates": [certificate]}}
+    with Gateway(http_gateway(sockets.address, **settings)) as gateway, open_sockets(gateway, 4, context) as opened:
+        assert gateway.stop() == 0
+        assert {close_code(one) for one in opened} == {1001}
+        wait_for(lambda: sockets.codes == [1001] * 4, what="the backend to be told")
 
 
 def test_inside_a_frame_websockets_are_cut() -> None:
