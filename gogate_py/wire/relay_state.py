@@ -28,12 +28,12 @@ Anything else cannot happen and is refused loudly.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final
 
 
-class State(Enum):
-    """Where a relay is. The value is what the admin API shows."""
+class State(StrEnum):
+    """Where a relay is. The value is what the admin API shows. (A str: its hash is C, and the table is asked often.)"""
 
     CONNECTING = "connecting"
     CONNECTING_EOF = "connecting_client_closed"
@@ -43,7 +43,7 @@ class State(Enum):
     CLOSED = "closing"
 
 
-class Event(Enum):
+class Event(IntEnum):
     """What happened."""
 
     CONNECTED = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from doubles.raw_peer import Peer, Target
 from doubles.tcp_plane import TcpPlane, both_loops
 
 from gogate_py.dataplane import tcp_side
-from gogate_py.dataplane.tcp_relay import HALF_CLOSED_IDLE, LINGER
+from gogate_py.dataplane.tcp_relay import HALF_CLOSED_IDLE, LINGER, TcpRelay
+from gogate_py.dataplane.tcp_side import RelaySide
 
 pytestmark = [both_loops, pytest.mark.usefixtures("way")]
 
@@ -260,6 +262,32 @@ def test_access_line(loop: str) -> None:
                 "connection_id": "0.1.1",
             }
             assert bed.plane.tcp_duration.take() is not None
+
+    run(main(), loop)
+
+
+def _relays_in_memory() -> int:
+    return sum(isinstance(one, TcpRelay | RelaySide) for one in gc.get_objects())
+
+
+def test_nothing_is_left_to_the_collector(loop: str) -> None:
+    """What a connection was made of is freed with it: cycles would be kept for thousands of connections."""
+
+    async def main() -> None:
+        async with TcpPlane(Target()) as bed:
+            gc.collect()  # what other tests left
+            gc.disable()
+            try:
+                for _ in range(3):
+                    client, server = await bed.pair()
+                    await _talk(client, server)
+                    await _talk(server, client)
+                    server.eof()
+                    client.eof()
+                    await bed.quiet()
+                    await until(lambda: not _relays_in_memory(), "the relay is freed")
+            finally:
+                gc.enable()
 
     run(main(), loop)
 
