@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import trustme
 import yaml
 from conftest import need_program
 from doubles.configs import ANY, gateway_config
@@ -169,8 +171,13 @@ class Prometheus:
         return float(found[0]["value"][1]) if found else None
 
 
-def _busy_configuration(good: str, bad: str, echo: str) -> str:
+def _busy_configuration(good: str, bad: str, echo: str, folder: Path) -> str:
     """Something of everything that the dashboard shows."""
+    issued = trustme.CA().issue_cert("db.test")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    (folder / "key.pem").chmod(0o600)
+    certificate = {"certFile": str(folder / "cert.pem"), "keyFile": str(folder / "key.pem")}
     return gateway_config(
         {"httpListenAddr": ANY, "metrics": {"listenAddr": ANY}, "registry": {"enabled": True},
          "health": {"interval": "100ms", "unhealthyThreshold": 1}, "tcpPool": {"enabled": True, "maxIdle": 1}},
@@ -193,6 +200,7 @@ def _busy_configuration(good: str, bad: str, echo: str) -> str:
             {"name": "retrying", "match": {"path": "/retrying"}, "pool": "mixed",
              "retry": {"attempts": 2, "on": [503]}},
             {"name": "echo", "type": "tcp", "listenAddr": ANY, "pool": "echo"},
+            {"name": "db", "type": "tcp", "listenAddr": ANY, "pool": "echo", "tls": {"certificates": [certificate]}},
         ],
     )  # fmt: skip
 
@@ -206,6 +214,12 @@ def _traffic(gateway: Gateway) -> None:
             sock = stack.enter_context(socket.create_connection(gateway.address("tcp:echo"), timeout=10))
             sock.sendall(b"ping")
             assert sock.recv(10) == b"ping"
+    with (
+        socket.create_connection(gateway.address("tcp:db"), timeout=10) as sock,
+        ssl._create_unverified_context().wrap_socket(sock, server_hostname="db.test") as secure,
+    ):
+        secure.sendall(b"ping")
+        assert secure.recv(10) == b"ping"
     instance = {"id": "one", "name": "nobody", "address": "127.0.0.1:9"}
     assert gateway.admin_request("POST", "/v1/services", instance)[0] < 300
 
@@ -213,10 +227,11 @@ def _traffic(gateway: Gateway) -> None:
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has scraped a gateway under traffic often enough for rates, with all rules."""
-    config = tmp_path_factory.mktemp("prometheus") / "prometheus.yaml"
+    folder = tmp_path_factory.mktemp("prometheus")
+    config = folder / "prometheus.yaml"
     with (
         HttpBackend("good") as good, HttpBackend("bad") as bad, echo_server() as (host, port),
-        Gateway(_busy_configuration(good.address, bad.address, f"{host}:{port}")) as gateway,
+        Gateway(_busy_configuration(good.address, bad.address, f"{host}:{port}", folder)) as gateway,
     ):
         bad.status = 503
         settings = yaml.safe_load((ROOT / "deployments/docker/prometheus.yaml").read_text())
@@ -294,3 +309,6 @@ def test_the_numbers_are_right(scraped: Prometheus) -> None:
 
     wait_for(lambda: {"GogatePoolWithoutBackends", "GogateBackendDown"} <= pending(), 20.0, "the alerts")
     assert not pending() & {"GogateDown", "GogateConfigurationRefused", "GogateWorkersDie", "GogateInternalErrors"}
+    left = scraped.number("min(gogate_tls_certificate_expiry_seconds) - time()")
+    assert left is not None
+    assert left > 86400
