@@ -213,6 +213,18 @@ def listener_addresses(config: schema.Config) -> dict[str, str]:
     return {one.id: one.address for one in data_listeners(config)}
 
 
+def listener_rules(config: schema.Config) -> dict[str, str]:
+    """Name of each listener that terminates TLS → what it asks of clients. Those who came under other rules have to
+    come again: a client that was let in without a certificate is not one that may stay."""
+    found = {}
+    for one in data_listeners(config):
+        if one.tls is not None:
+            tls = _listener_tls(one.tls, one.http)
+            asked = (tls.min_version, tls.client_auth, tls.client_ca, tls.subject_header)
+            found[one.id] = sha256(repr(asked).encode()).hexdigest()
+    return found
+
+
 def _listener(one: DataListener, limit_rows: LimitRows, listener_id: ListenerIds) -> Listener:
     return Listener(
         listener_id(one.id, one.address),

@@ -2,6 +2,8 @@
 
     a listener of the new configuration          its sockets
     has the name and address of a present one    are kept
+    … but asks other things of clients           are the same ones again under an id of their own: who is there, and was
+                                                 never asked, has to connect again
     has the address of one that goes             are the same ones again (duplicates): nobody who waits in their accept
                                                  queues is lost while it passes from one name to the other
     has another address                          are bound before anything changes, under an id of their own
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gogate_py.addresses import parse
@@ -31,6 +34,7 @@ class Change(NamedTuple):
     removed: list[BoundListener]
     bound: dict[str, BoundListener]
     texts: dict[str, str]
+    rules: dict[str, str]
 
 
 class Bindings:
@@ -42,6 +46,7 @@ class Bindings:
         self._passed = passed if passed is not None else {}
         self._bound: dict[str, BoundListener] = {}
         self._texts: dict[str, str] = {}
+        self._rules: dict[str, str] | None = {}
         self._coming: Change | None = None
         self._number = 0
 
@@ -62,11 +67,16 @@ class Bindings:
     def adopt(self, bound: Mapping[str, BoundListener], texts: Mapping[str, str]) -> None:
         """Begin with the listeners of another gateway, as if they were of the configuration before."""
         self._bound, self._texts = dict(bound), dict(texts)
+        self._rules = None  # nobody is here who came under others
 
-    async def prepare(self, wanted: Mapping[str, str]) -> Change:
-        """Bind what is new among these names and addresses. Raises StartError; then nothing has changed."""
-        bound = {name: self._bound[name] for name, text in wanted.items() if self._texts.get(name) == text}
-        going = {text: self._bound[name] for name, text in self._texts.items() if name not in bound}
+    async def prepare(self, wanted: Mapping[str, str], rules: Mapping[str, str] = MappingProxyType({})) -> Change:
+        """Bind what is new among these names and addresses. ``rules``: what is asked of those who connect, by name.
+        Raises StartError; then nothing has changed."""
+        before = rules if self._rules is None else self._rules
+        bound = {
+            name: self._bound[name] for name, text in wanted.items()
+            if self._texts.get(name) == text and before.get(name) == rules.get(name)}
+        going = {text: self._bound[name] for name, text in self._texts.items() if wanted.get(name) != text}
         ports = {(listener.address.port, listener.address.is_unix) for listener in going.values()}
         removed = [listener for name, listener in self._bound.items() if name not in bound]
         added: list[BoundListener] = []
@@ -74,7 +84,7 @@ class Bindings:
             for name, text in wanted.items():
                 if name in bound:
                     continue
-                present = going.pop(text, None)
+                present = self._bound[name] if self._texts.get(name) == text else going.pop(text, None)
                 if present is not None:
                     sockets = [sock.dup() for sock in present.sockets]
                     listener = BoundListener(self._new_id(name), present.address, sockets)
@@ -87,7 +97,7 @@ class Bindings:
         except BaseException:
             self._close(added)
             raise
-        self._coming = Change(added, removed, {name: bound[name] for name in wanted}, dict(wanted))
+        self._coming = Change(added, removed, {name: bound[name] for name in wanted}, dict(wanted), dict(rules))
         return self._coming
 
     async def quiet(self) -> None:
@@ -104,7 +114,7 @@ class Bindings:
         await handshakes.finish([sock for listener in self.listeners for sock in listener.handshaking()])
 
     def _new_id(self, name: str) -> str:
-        """An id that no socket of a worker has: the name, unless its listener is there with another address."""
+        """An id that no socket of a worker has: the name, unless its listener is there with another address or rule."""
         if name not in self._bound:
             return name
         self._number += 1
@@ -130,7 +140,7 @@ class Bindings:
         change = self._coming
         assert change is not None
         self._coming = None
-        self._bound, self._texts = change.bound, change.texts
+        self._bound, self._texts, self._rules = change.bound, change.texts, change.rules
         return change.removed
 
     def release(self, removed: list[BoundListener], *, keep_paths: bool = False) -> None:

@@ -28,7 +28,7 @@ from gogate_py.clock import monotonic, wall
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.compiler import listener_addresses
+from gogate_py.controlplane.compiler import listener_addresses, listener_rules
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan, needs_restart, plan, render
 from gogate_py.controlplane.publisher import Publisher
@@ -170,7 +170,7 @@ class Reloader:
                 f"{one.key} cannot be changed by a reload; restart gogate ({one.reason})" for one in fixed
             ]
         try:
-            change = await self._bindings.prepare(listener_addresses(new))
+            change = await self._bindings.prepare(listener_addresses(new), listener_rules(new))
         except StartError as error:
             return "failure", [str(error)]
         await self._bindings.quiet()

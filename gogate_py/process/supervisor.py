@@ -28,7 +28,7 @@ from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers, admin_addresses
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.certificates import CertificateWatch
-from gogate_py.controlplane.compiler import listener_addresses
+from gogate_py.controlplane.compiler import listener_addresses, listener_rules
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.publisher import Publisher
@@ -163,10 +163,11 @@ class Supervisor:
             data, admin = await self._takeover.listeners()
             self._bindings.adopt(*data)
             self._admin_bindings.adopt(*admin)
-        for bindings, wanted in (
-            (self._bindings, listener_addresses(self.config)), (self._admin_bindings, admin_addresses(self.config))
+        for bindings, wanted, rules in (
+            (self._bindings, listener_addresses(self.config), listener_rules(self.config)),
+            (self._admin_bindings, admin_addresses(self.config), {}),
         ):
-            await bindings.prepare(wanted)
+            await bindings.prepare(wanted, rules)
             # What only the old gogate has goes on there until we serve; a path is its own to remove, or to keep.
             bindings.release(bindings.commit(), keep_paths=True)
         for address, sock in passed.items():

@@ -10,7 +10,7 @@ from doubles.tls_backends import CA, STRANGER, pem
 
 from gogate_py.config.loader import load_text
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.compiler import compile_snapshot, members
+from gogate_py.controlplane.compiler import compile_snapshot, listener_rules, members
 from gogate_py.controlplane.overrides import Overrides
 from gogate_py.controlplane.plan import plan, render
 from gogate_py.snapshot import BackendState, Listener, ListenerTls, Snapshot
@@ -170,3 +170,18 @@ def test_other_authorities_in_the_same_file_are_told(tmp_path: Path) -> None:
     before = load(tmp_path)
     STRANGER.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     assert told(before, load(tmp_path)) == ["~ listener inner", "    tls.clientCA ca.pem: changed (contents)"]
+
+
+def test_rules_are_what_is_asked_of_clients(tmp_path: Path) -> None:
+    """Another certificate or handshake time: the same; another rule, authority or field: another; none without TLS."""
+    before = listener_rules(load(tmp_path))
+    assert set(before) == {"http:default", "inner", "db"}
+    write_pair(tmp_path, "b")
+    assert listener_rules(load(tmp_path, EVERYBODY.replace("handshakeTimeout: 3s", "handshakeTimeout: 4s"))) == before
+    for one, other in (("require", "optional"), ('minVersion: "1.3"\n', 'minVersion: "1.2"\n'),
+                       ("clientAuth: require", "clientAuth: require\n      clientSubjectHeader: X-A")):
+        after = listener_rules(load(tmp_path, EVERYBODY.replace(one, other)))
+        assert after["inner"] != before["inner"]
+        assert after["http:default"] == before["http:default"]
+    STRANGER.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    assert listener_rules(load(tmp_path))["inner"] != before["inner"]

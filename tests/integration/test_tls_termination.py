@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -479,3 +480,37 @@ def test_other_named_files_are_watched_too(tmp_path: Path, folder: Path) -> None
         assert https(found.address)[0] == 401
         replace(users, b"al:" + hashed + b"\nbo:" + hashed + b"\n")
         wait_for(lambda: found.gateway.logged("configuration reloaded"))
+
+
+def test_rules_that_change_are_for_those_who_are_here_too(tmp_path: Path) -> None:
+    """A kept-alive client without a certificate does not reach routes once one is needed, and one without TLS not
+    once there is TLS; nobody who waits in the accept queue is lost."""
+    write_pair(tmp_path, "a", "localhost")
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    mutual = {"certificates": [pair(tmp_path, "a")], "clientCA": str(tmp_path / "ca.pem"), "clientAuth": "require"}
+    steps: list[dict[str, Any] | None] = [None, {"certificates": [pair(tmp_path, "a")]}, mutual]
+    with HttpBackend("web") as backend:
+
+        def text(tls: dict[str, Any] | None) -> str:
+            server = {"httpListenAddr": ANY, "backends": [backend.address], "health": NO_PROBES}
+            return gateway_config(server | ({"tls": tls} if tls is not None else {}))
+
+        with Gateway(text(None)) as gateway:
+            host, port = gateway.address("http:default")
+            for before, after in pairwise(steps):
+                kept: http.client.HTTPConnection = (
+                    http.client.HTTPConnection(host, port, timeout=10) if before is None
+                    else http.client.HTTPSConnection("localhost", port, timeout=10, context=client_context()))
+                kept.request("GET", "/before")
+                assert kept.getresponse().read()
+                sock = kept.sock
+                assert sock is not None
+                done = len(gateway.logged("configuration reloaded"))
+                gateway.config_path.write_text(text(after))
+                wait_for(lambda n=done: len(gateway.logged("configuration reloaded")) > n)
+                assert sock.recv(1) == b""  # told to go
+                kept.close()
+            reached = backend.requests
+            assert refused((host, port), client_context())
+            assert https((host, port), context=client_context(own=CA.issue_cert("client.test")))[0] == 200
+            assert backend.requests == reached + 1

@@ -224,3 +224,23 @@ class TestUnixSockets:
                 client.connect(str(old))
 
         run(body)
+
+
+def test_other_rules_make_another_listener_with_the_same_sockets() -> None:
+    """Each its own, also where addresses are written alike; who has the same rules is kept."""
+
+    async def body(bindings: Bindings) -> None:
+        await bindings.prepare({"a": ANY, "b": ANY, "c": ANY}, {"a": "tls", "c": "tls"})
+        bindings.commit()
+        before = {listener.id: inodes(listener) for listener in bindings.listeners}
+        change = await bindings.prepare({"a": ANY, "b": ANY, "c": ANY}, {"a": "mutual", "b": "tls", "c": "tls"})
+        assert {name: inodes(listener) for name, listener in change.bound.items()} == before
+        assert sorted(listener.id for listener in change.added) == ["a#1", "b#2"]
+        assert sorted(listener.id for listener in change.removed) == ["a", "b"]
+        bindings.release(bindings.commit())
+        (_, again, _) = bindings.listeners
+        change = await bindings.prepare({"b": ANY}, {"b": "tls"})
+        assert change.bound["b"] is again
+        bindings.release(bindings.commit())
+
+    run(body)
