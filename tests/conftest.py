@@ -11,6 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # doubles.* from anywhere in the tests
 
+#: Fixtures that only some folders use. Not in a conftest.py of theirs: it would be what `from conftest import` finds.
+pytest_plugins = ["doubles.relay_ways"]
+
 
 def need_program(name: str) -> str:
     """The path of a real server or client, or a skip with its name; in CI a missing one is a failure."""

@@ -1,4 +1,4 @@
-"""Fixtures for the data plane's tests."""
+"""For the tests of L4 relays: each runs once for every way that bytes may move (a plugin of tests/conftest.py)."""
 
 from __future__ import annotations
 
