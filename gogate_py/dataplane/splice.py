@@ -37,8 +37,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from gogate_py.dataplane.tcp_side import RelaySide
 
-#: Size of a pipe; those that the kernel makes smaller than a quarter of it are not worth their two calls.
-PIPE_SIZE: Final = 256 * 1024
+#: Size of the first LARGE_PIPES pipes of a worker, and of the others; smaller ones are not worth their calls.
+PIPE_SIZE: Final = 1024 * 1024
+LARGE_PIPES: Final = 16
+SMALL_PIPE: Final = 256 * 1024
 #: Pipes of a worker, and how many of them are kept when nobody needs them.
 MAX_PIPES: Final = 64
 KEPT_PIPES: Final = 8
@@ -77,10 +79,11 @@ class Pipes:
             return None
         self.made += 1
         try:
-            size = fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            wanted = PIPE_SIZE if self.made <= LARGE_PIPES else SMALL_PIPE
+            size = fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, wanted)
         except OSError:  # this user has all the pages it may have
             size = fcntl.fcntl(ends[1], fcntl.F_GETPIPE_SZ)
-        if size < PIPE_SIZE // 4:
+        if size < SMALL_PIPE:
             self.drop(ends)
             return None
         return ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import random
 import socket
@@ -172,6 +173,27 @@ def test_one_pipe_serves_many(loop: str, monkeypatch: pytest.MonkeyPatch) -> Non
             for client, server in pairs:
                 client.close()
                 server.close()
+
+    run(main(), loop)
+
+
+def test_sizes_of_pipes(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pipes are large, the others smaller; one that is given back is used again."""
+    monkeypatch.setattr(splice, "LARGE_PIPES", 1)
+
+    async def main() -> None:
+        pipes = splice.Pipes()
+        ends = [pipes.take() for _ in range(3)]
+        sizes = [fcntl.fcntl(one[0], fcntl.F_GETPIPE_SZ) for one in ends if one is not None]
+        assert sizes == [MIB, MIB // 4, MIB // 4]
+        last = ends[2]
+        assert last is not None
+        pipes.give(last)
+        assert pipes.take() == last
+        for one in ends:
+            assert one is not None
+            pipes.drop(one)
+        assert pipes.made == 0
 
     run(main(), loop)
 
