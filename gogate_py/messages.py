@@ -37,13 +37,13 @@ class Listen(Struct, frozen=True, tag="listen"):
 
 
 class Configure(Struct, frozen=True, tag="configure"):
-    """Swap to this snapshot; answered with Applied."""
+    """Swap to this snapshot; answered with Applied, or Unapplied."""
 
     snapshot: Snapshot
 
 
 class States(Struct, frozen=True, tag="states"):
-    """Backends changed health or draining; answered with Applied."""
+    """Backends changed health or draining; answered as Configure is."""
 
     generation: int
     changes: tuple[BackendState, ...]
@@ -86,6 +86,13 @@ class Applied(Struct, frozen=True, tag="applied"):
     """The worker serves this generation."""
 
     generation: int
+
+
+class Unapplied(Struct, frozen=True, tag="unapplied"):
+    """The worker could not take over this generation, or none since: what it serves is neither the old nor the new."""
+
+    generation: int
+    error: str
 
 
 class Counts(Struct, frozen=True, tag="counts"):
@@ -158,7 +165,7 @@ class Drained(Struct, frozen=True, tag="drained"):
     cut: int
 
 
-Up = Applied | Counts | LogLines | Connections | Closed | Unreachable | UnknownKey | Drained
+Up = Applied | Unapplied | Counts | LogLines | Connections | Closed | Unreachable | UnknownKey | Drained
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -48,6 +48,8 @@ def reload(client: AdminClient, as_json: bool) -> None:
         click.echo(f"the configuration is served: generation {done['generation']}, after {done['duration_s']:g} s")
         for change in done["changes"]:
             click.echo(f"  {change}")
+        for note in done["problems"]:
+            click.echo(f"note: {note}", err=True)
 
 
 @click.command()

@@ -8,13 +8,17 @@ who join later.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from gogate_py.messages import Configure, Down, KeySet, States
 from gogate_py.snapshot import BackendState, Snapshot
+
+#: Workers answer in milliseconds, and a generation is at least some of them.
+_REMEMBERED: Final = 1000
 
 
 class WorkerLink(Protocol):
@@ -34,6 +38,9 @@ class Publisher:
         self.generation = 0
         self._snapshot: Snapshot | None = None
         self._serving: dict[int, tuple[WorkerLink, int]] = {}  # slot → link, last acknowledged generation
+        self._refused: dict[int, tuple[int, str]] = {}  # slot → generation that it could not take over, and why
+        self._awaited: set[int] = set()
+        self._taken: deque[int] = deque(maxlen=_REMEMBERED)  # generations that some worker took over
         self._news = asyncio.Event()
         #: The keys of every jwksUrl; whoever fetches them says so.
         self.key_sets: Callable[[], Iterable[KeySet]] = list
@@ -46,6 +53,7 @@ class Publisher:
     def join(self, link: WorkerLink) -> None:
         """A worker came up."""
         self._serving[link.slot] = (link, 0)
+        self._awaited.discard(link.slot)
         for keys in self.key_sets():  # before the routes that need them
             link.send(keys)
         if self._snapshot is not None:
@@ -53,7 +61,9 @@ class Publisher:
 
     def leave(self, link: WorkerLink) -> None:
         """A worker is gone."""
-        self._serving.pop(link.slot, None)
+        if link.slot not in self._awaited:
+            self._serving.pop(link.slot, None)
+        self._refused.pop(link.slot, None)
         self._news.set()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -97,17 +107,48 @@ class Publisher:
         known = self._serving.get(link.slot)
         if known is not None and known[0] is link:
             self._serving[link.slot] = (link, max(known[1], generation))
+            self._refused.pop(link.slot, None)
+            self._taken.append(generation)
             self._news.set()
+
+    def refused_by(self, link: WorkerLink, generation: int, error: str) -> None:
+        """A worker could not take over this generation."""
+        known = self._serving.get(link.slot)
+        if known is not None and known[0] is link:
+            self._refused[link.slot] = (generation, error)
+            self._news.set()
+
+    def at_fault(self) -> dict[int, str]:
+        """Slots that could not take over what another worker could, or that have never taken over anything: it is they
+        who are wrong, not the snapshot. With what they said."""
+        return {
+            slot: error
+            for slot, (generation, error) in self._refused.items()
+            if slot in self._serving.keys() - self._awaited
+            and (generation in self._taken or not self._serving[slot][1])
+        }
+
+    def await_another(self, link: WorkerLink) -> None:
+        """This worker is ended; nothing counts as acknowledged by all until another one in its slot has done so."""
+        self._awaited.add(link.slot)
+
+    def nobody_serves(self, generation: int) -> str:
+        """Why no worker could take over a generation; "" when one could, or may yet."""
+        found = {self._refused.get(slot, (0, ""))[0] >= generation for slot in self._serving}
+        return next(iter(self._refused.values()))[1] if found == {True} else ""
 
     def acknowledged(self) -> int:
         """The newest generation that every worker serves (the current one when there is no worker)."""
         return min((generation for _, generation in self._serving.values()), default=self.generation)
 
     async def wait_acknowledged(self, generation: int, limit: float) -> bool:
-        """Wait until every worker serves ``generation``; False when that took longer than ``limit`` seconds."""
+        """Wait until every worker serves ``generation``; False when that took longer than ``limit`` seconds, or when
+        none of them can."""
         try:
             async with asyncio.timeout(limit):
                 while self.acknowledged() < generation:
+                    if self.nobody_serves(generation):
+                        return False
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:

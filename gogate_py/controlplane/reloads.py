@@ -10,8 +10,8 @@ from attrs import frozen
 
 @frozen
 class Reload:
-    """One reload: how it ended and why it was. ``problems`` are lines as ``gogate check`` prints them; ``at`` is
-    seconds since 1970."""
+    """One reload: how it ended and why it was. ``problems`` are lines as ``gogate check`` prints them; those of a
+    success say what happened to workers. ``at`` is seconds since 1970."""
 
     at: float
     cause: str  # start | file | SIGHUP | api

@@ -8,7 +8,8 @@
     complete handshakes          on what goes, and begin no more: 0.1 s
     look up new names            at most half a second; a name that does not resolve is a backend that is down
     pass sockets on              new ones to the workers; of what goes the workers have the only copies from here on
-    one snapshot for everybody   each worker swaps one reference, closes what is gone, and acknowledges
+    one snapshot for everybody   each worker swaps one reference, closes what is gone, and acknowledges; one that cannot
+                                 is replaced; if none can, the configuration before is served again
 
 One reload at a time; what is asked for meanwhile is done after it. When gogate stops, so does the reload under way.
 """
@@ -74,6 +75,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._running: asyncio.Task[tuple[str, list[str]]] | None = None
         self._refusal = ""  # why nothing can be reloaded now
+        self._notes: list[str] = []  # what went wrong in the reload under way, though it was served
         self._changes: tuple[str, ...] = ()  # that the reload under way made
         self._read: dict[str, bytes] = {}  # files that the configuration read last names
         #: The last reloads, the newest first; the start is one.
@@ -90,7 +92,7 @@ class Reloader:
                 self._running = asyncio.create_task(self._try())
                 result, problems = await self._outcome(self._running)
                 self._running = None
-            changes, self._changes = self._changes, ()
+            changes, self._changes, self._notes = self._changes, (), []
             done = Reload(
                 wall(), cause, result, self._control.generation, round(monotonic() - begun, 3), tuple(problems), changes
             )
@@ -142,9 +144,8 @@ class Reloader:
         self.failing = done if done.result == "failure" else None
         extra = {"file": self.path, "cause": done.cause, "generation": done.generation}
         if done.result == "success":
-            log.info(
-                "configuration reloaded", extra={**extra, "duration_s": done.duration_s, "changes": list(done.changes)}
-            )
+            log.info("configuration reloaded", extra={
+                **extra, "duration_s": done.duration_s, "changes": list(done.changes), "problems": list(done.problems)})
         elif done.result == "unchanged":
             log.info("configuration is unchanged", extra=extra)
         else:
@@ -169,10 +170,21 @@ class Reloader:
             return "failure", [
                 f"{one.key} cannot be changed by a reload; restart gogate ({one.reason})" for one in fixed
             ]
+        problem = await self._serve(new)
+        if problem and self._control.config is new:  # nothing could fail any more, and yet it did
+            again = await self._serve(old)
+            return "failure", [problem, f"the one before cannot be served either: {again}"] if again else [problem]
+        if problem:
+            return "failure", [problem]
+        self._changes = tuple(render(self._compare(old, new)))
+        return "success", self._notes
+
+    async def _serve(self, new: Config) -> str:
+        """Change over to this configuration; → why it is not served, "" if it is."""
         try:
             change = await self._bindings.prepare(listener_addresses(new), listener_rules(new))
         except StartError as error:
-            return "failure", [str(error)]
+            return str(error)
         await self._bindings.quiet()
         own = [listener.address for listener in (*change.bound.values(), *self._admin_bindings.listeners)]
 
@@ -187,13 +199,21 @@ class Reloader:
             generation = await self._control.reload(new, own, self._bindings.listener_id, change_over)
         except RowsExhausted as error:
             self._bindings.abandon()
-            return "failure", [str(error)]
+            return str(error)
         self._on_change(new)
-        if not await self._publisher.wait_acknowledged(generation, APPLY_LIMIT):
-            log.error("a worker does not take the new configuration in time", extra={"generation": generation})
+        taken = await self._publisher.wait_acknowledged(generation, APPLY_LIMIT)
         self._control.reloaded()
-        self._changes = tuple(render(self._compare(old, new)))
-        return "success", []
+        why = self._publisher.nobody_serves(generation)
+        if why:
+            return f"no worker could take it over: {why}"
+        if not taken:
+            log.error("a worker does not take the new configuration in time", extra={"generation": generation})
+        return ""
+
+    def worker_replaced(self, slot: int, error: str) -> None:
+        """A worker could not take over what the others could."""
+        if self._running is not None:
+            self._notes.append(f"worker {slot} could not take it over, and was replaced: {error}")
 
     async def plan(self, text: str) -> Plan:
         """What serving this text instead would do. Files that it names are looked for where the served one's are.

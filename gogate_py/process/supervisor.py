@@ -44,6 +44,7 @@ from gogate_py.messages import (
     Drained,
     KeySet,
     LogLines,
+    Unapplied,
     UnknownKey,
     Unreachable,
     Up,
@@ -463,6 +464,10 @@ class Supervisor:
                     if all(one.state == "serving" for one in self._workers.slots):
                         self._all_serving.set()
                 self._publisher.acknowledged_by(slot, message.generation)
+                self._replace_wrong_ones()
+            case Unapplied():
+                self._publisher.refused_by(slot, message.generation, message.error)
+                self._replace_wrong_ones()
             case Unreachable():
                 self._control.unreachable(message.row, message.error)
             case UnknownKey():
@@ -471,6 +476,16 @@ class Supervisor:
                 self._questions.answered(slot, message)
             case Drained():
                 log.info("worker drained", extra={"slot": slot.slot, "cut": message.cut})
+
+    def _replace_wrong_ones(self) -> None:
+        """A worker that could not take over what others could serves half of it; the next one begins with all of it."""
+        for number, error in self._publisher.at_fault().items():
+            log.error("a worker could not take over a configuration; it is replaced", extra={
+                "slot": number, "error": error})
+            self._publisher.await_another(self._workers.slots[number])
+            self._workers.replace(number)
+            if self._reloader is not None:
+                self._reloader.worker_replaced(number, error)
 
     # --- what the admin API asks (controlplane.admin_routes.Supervision)
 

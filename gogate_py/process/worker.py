@@ -33,6 +33,7 @@ from gogate_py.messages import (
     Listen,
     LogLines,
     States,
+    Unapplied,
     Welcome,
 )
 from gogate_py.process.channel import Channel
@@ -56,6 +57,7 @@ class Worker:
         self._plane: Plane | None = None
         self._done = asyncio.Event()
         self._draining = False
+        self._unapplied = ""  # why the last snapshot could not be taken over
         # Snapshots are applied one after the other (applying opens listeners, which waits).
         self._inbox: asyncio.Queue[tuple[Any, list[int]]] = asyncio.Queue()
 
@@ -74,8 +76,11 @@ class Worker:
             message, fds = await self._inbox.get()
             try:
                 await self._handle(message, fds)
-            except Exception as error:  # the worker goes on; the supervisor sees what is not acknowledged
+            except Exception as error:  # the worker goes on; the supervisor decides about what is not applied
                 self._internal_error(error, f"message {type(message).__name__}")
+                if isinstance(message, Configure):
+                    self._unapplied = f"{type(error).__name__}: {error}"
+                    self._answer(message.snapshot.generation)
 
     def _internal_error(self, error: BaseException, where: str) -> None:
         if self._plane is not None:
@@ -112,12 +117,13 @@ class Worker:
             case Configure():
                 set_format(message.snapshot.log_level, message.snapshot.log_format)
                 await plane.apply(message.snapshot)
-                self._channel.send(Applied(message.snapshot.generation))
+                self._unapplied = ""
+                self._answer(message.snapshot.generation)
             case KeySet():
                 plane.apply_keys(message)
             case States():
                 plane.apply_states(message.changes)
-                self._channel.send(Applied(message.generation))
+                self._answer(message.generation)
             case ListConnections():
                 found = [relay.view() for relay in plane.relays.values()]
                 self._channel.send(Connections(message.question, found))
@@ -128,6 +134,10 @@ class Worker:
                 self._channel.send(Closed(message.question, relay is not None))
             case Drain():
                 self._start_drain(message.grace, message.drain_idle)
+
+    def _answer(self, generation: int) -> None:
+        """Whether the snapshot is served that this generation is, or is based on."""
+        self._channel.send(Unapplied(generation, self._unapplied) if self._unapplied else Applied(generation))
 
     def _send_lines(self, lines: bytes, count: int) -> None:
         self._channel.send(LogLines(False, lines, count))

@@ -248,6 +248,12 @@ class Workers:
         slot.spoken = True
         self._on_message(slot, message)
 
+    def replace(self, number: int) -> None:
+        """End the worker in a slot; another one takes its place."""
+        for slot in self.slots:
+            if slot.slot == number and slot.pidfd >= 0:
+                _kill(slot.pidfd)
+
     def _note_status(self, pid: int, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         if code == 0 and self.stopping:

@@ -126,3 +126,56 @@ def test_waiting_for_acknowledgement() -> None:
         assert not await publisher.wait_acknowledged(2, 0.001)
 
     asyncio.run(main())
+
+
+class TestRefusals:
+    """Workers that could not take over a generation."""
+
+    def setup_method(self) -> None:
+        self.publisher = Publisher()
+        self.links = [Link(0), Link(1)]
+        for link in self.links:
+            self.publisher.join(link)
+        self.publisher.publish(snapshot(1))
+        for link in self.links:
+            self.publisher.acknowledged_by(link, 1)
+        self.publisher.publish(snapshot(2))
+
+    def test_one_that_could_not_what_another_could_is_at_fault(self) -> None:
+        """Whoever answers first."""
+        self.publisher.refused_by(self.links[1], 2, "boom")
+        assert self.publisher.at_fault() == {}
+        self.publisher.acknowledged_by(self.links[0], 2)
+        assert self.publisher.at_fault() == {1: "boom"}
+        assert self.publisher.nobody_serves(2) == ""
+
+    def test_a_generation_that_none_could_is_nobodys_fault(self) -> None:
+        """Not even when the next one is taken over."""
+        for link in self.links:
+            self.publisher.refused_by(link, 2, "boom")
+        assert self.publisher.nobody_serves(2) == "boom"
+        assert self.publisher.at_fault() == {}
+        self.publisher.publish(snapshot(3))
+        self.publisher.acknowledged_by(self.links[0], 3)
+        assert self.publisher.at_fault() == {}
+        self.publisher.acknowledged_by(self.links[1], 3)
+        assert self.publisher.nobody_serves(2) == ""
+
+    def test_one_that_never_took_over_anything_is_at_fault(self) -> None:
+        """It serves nothing, and holds sockets."""
+        self.publisher.leave(self.links[1])
+        self.publisher.join(self.links[1])
+        self.publisher.refused_by(self.links[1], 2, "boom")
+        assert self.publisher.at_fault() == {1: "boom"}
+
+    def test_its_replacement_is_waited_for(self) -> None:
+        """What it is ended for counts as acknowledged when the next one in its slot has it."""
+        self.publisher.refused_by(self.links[1], 2, "boom")
+        self.publisher.acknowledged_by(self.links[0], 2)
+        self.publisher.await_another(self.links[1])
+        assert self.publisher.at_fault() == {}
+        self.publisher.leave(self.links[1])
+        assert self.publisher.acknowledged() == 1
+        self.publisher.join(self.links[1])
+        self.publisher.acknowledged_by(self.links[1], 2)
+        assert self.publisher.acknowledged() == 2

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ FAILED = "upgrade failed; this gogate goes on"
 
 
 class Upgrading(Gateway):
-    """``limit``: the seconds that the first gateway gives another one; orphans of that have as long."""
+    """``limit``: the seconds that the first gateway gives another one; orphans of that have as long. ``edits``: what is
+    changed in the program before it starts, file → (text, its replacement)."""
 
-    def __init__(self, config: str, *, limit: int = 0, **options: Any) -> None:
+    def __init__(
+        self, config: str, *, limit: int = 0, edits: Mapping[str, tuple[str, str]] | None = None, **options: Any
+    ) -> None:
         self._program = tempfile.TemporaryDirectory(prefix="gogate-program-")
         self.folder = Path(self._program.name)
         shutil.copytree(
@@ -30,6 +34,8 @@ class Upgrading(Gateway):
         if limit:
             self.edit("process/upgrade.py", "LIMIT: Final = 30.0", f"LIMIT: Final = {limit}.0")
             self.edit("process/worker.py", "ORPHAN_GRACE: Final = 30.0", f"ORPHAN_GRACE: Final = {limit}.0")
+        for name, (before, after) in (edits or {}).items():
+            self.edit(name, before, after)
         env = {**options.pop("env", {}), "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
         super().__init__(config, env=env, **options)
 
