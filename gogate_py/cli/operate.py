@@ -161,7 +161,10 @@ def _overrides(overrides: dict[str, Any]) -> list[str]:
         f"override  weight of {one['pool']} in route {one['route']} is {one['value']} since {one['overridden_since']}"
         for one in overrides["splits"]
     ]
-    return lines + [f"override  {one['backend']} in pool {one['pool']} is drained" for one in overrides["drained"]]
+    return lines + [
+        f"override  {one['backend']} in pool {one['pool']} is drained since {one['overridden_since']}"
+        for one in overrides["drained"]
+    ]
 
 
 def _span(seconds: float) -> str:

@@ -28,6 +28,7 @@ from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_m
 from gogate_py.controlplane.admin_views import (
     LiveState,
     backend_object,
+    drain_object,
     gauges,
     override_object,
     route_object,
@@ -460,7 +461,7 @@ class Api:
                     "splits": [
                         override_object(override, route=route, pool=pool) for route, pool, override in splits
                     ],
-                    "drained": [{"pool": pool, "backend": address} for pool, address in self._control.drained()],
+                    "drained": [drain_object(*drained) for drained in self._control.drained()],
                 },
             }
         )

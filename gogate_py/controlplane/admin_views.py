@@ -16,6 +16,7 @@ from gogate_py.config.values import format_duration
 from gogate_py.controlplane.operations import ArmView, BackendView
 from gogate_py.controlplane.overrides import Override
 from gogate_py.controlplane.registry import Registration
+from gogate_py.controlplane.rows import Key
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.telemetry.exposition import Gauges
 from gogate_py.telemetry.totals import Labels, Totals, quantile
@@ -51,7 +52,7 @@ def backend_object(view: BackendView, live: Live) -> dict[str, Any]:
         "ejected": state.ejected,
         "warming_up": view.warming_since > 0,
         "draining": view.draining,
-        **({} if view.drain_left is None else {"drain_ends_in_s": round(view.drain_left, 3)}),
+        **_drain_left(view.drain_left),
         "registrations": view.registration_ids,
     }
 
@@ -61,6 +62,20 @@ def _overridden(name: str, configured: int, override: Override | None) -> dict[s
     if override is None:
         return {}
     return {name: configured, "overridden_since": datetime.fromtimestamp(override.since, UTC).isoformat()}
+
+
+def drain_object(key: Key, since: float, left: float | None) -> dict[str, Any]:
+    """A drained backend among the overrides. ``left``: seconds until what runs there is cut."""
+    return {
+        "pool": key[0],
+        "backend": key[1],
+        "overridden_since": datetime.fromtimestamp(since, UTC).isoformat(),
+        **_drain_left(left),
+    }
+
+
+def _drain_left(left: float | None) -> dict[str, float]:
+    return {} if left is None else {"drain_ends_in_s": round(left, 3)}
 
 
 def override_object(override: Override, **what: str) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Control:
             reset_limit=reset_limit,
             count=count,
         )
-        self._operations = Operations(self._membership, self._overrides, self._states, self._save_later)
+        self._operations = Operations(self._membership, self._overrides, self._states, self._save_later, wall)
         self._key_sets = KeySetFetcher(publisher.publish_keys, now=now)
         publisher.key_sets = self._key_sets.current
         path = store_path(settings.store)
@@ -374,9 +374,10 @@ class Control:
         """What stays as operators said though this configuration says otherwise, in words."""
         return self._operations.in_force(config)
 
-    def drained(self) -> list[Key]:
-        """Backends that were drained by hand."""
-        return sorted(self._states.drained())
+    def drained(self) -> list[tuple[Key, float, float | None]]:
+        """Backends that were drained by hand, since when (seconds since 1970), and for how many seconds what runs there
+        may go on (None: without end)."""
+        return self._operations.drained()
 
     # --- for the admin API: routes
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from gogate_py.backend_tls import TlsClient
 from gogate_py.config.schema import Pool
@@ -21,6 +22,14 @@ from gogate_py.controlplane.resolver import Lookup, Periods, Refusal, Resolution
 from gogate_py.controlplane.rows import Key
 from gogate_py.policy.health_state import NOT_PROBED
 from gogate_py.snapshot import BackendState
+
+
+class Drained(NamedTuple):
+    """That a backend is drained: since when (seconds since 1970, for people), and when what runs there is cut
+    (monotonic seconds; 0: never)."""
+
+    since: float
+    by: float = 0.0
 
 
 class MemberStates:
@@ -58,14 +67,13 @@ class MemberStates:
         self._targets: dict[Key, Target] = {}
         # the backends that a probe of a target speaks for
         self._sharing: dict[Target, list[Key]] = {}
-        # by when, on the clock of ``now``; 0: what runs may take its time
-        self._drained: dict[Key, float] = {}
+        self._drained: dict[Key, Drained] = {}
         # who was down when it was last known, and why, or ("") up: from a gateway before this one
         self._recalled: dict[Key, str] = {}
 
-    def recall(self, drained: Iterable[Key], down: Mapping[Key, str]) -> None:
+    def recall(self, drained: Mapping[Key, float], down: Mapping[Key, str]) -> None:
         """What a gateway before this one knew; before the first :meth:`update`, which takes it over."""
-        self._drained.update(dict.fromkeys(drained, 0.0))
+        self._drained.update({key: Drained(since) for key, since in drained.items()})
         self._recalled.update(down)
 
     def take_over(
@@ -76,10 +84,12 @@ class MemberStates:
         names: Mapping[str, tuple[tuple[str, ...], float]],
     ) -> None:
         """What a running gateway knows besides: who is up, who warms up since when, by when drains end, the addresses
-        of names. As :meth:`recall`."""
+        of names. After :meth:`recall`, which says who is drained."""
         self._recalled.update(dict.fromkeys(up, ""))
         self._warming.update(warming)
-        self._drained.update(drains)
+        for key, by in drains.items():
+            if key in self._drained:
+                self._drained[key] = self._drained[key]._replace(by=by)
         self._resolver.recall(names)
 
     def names(self) -> dict[str, tuple[tuple[str, ...], float]]:
@@ -88,7 +98,7 @@ class MemberStates:
 
     def drains(self) -> dict[Key, float]:
         """Backends that are drained, and by when (0: whenever what runs has ended)."""
-        return dict(self._drained)
+        return {key: one.by for key, one in self._drained.items()}
 
     def warming(self) -> dict[Key, float]:
         """Backends that may be in their slow start, and since when."""
@@ -100,7 +110,7 @@ class MemberStates:
         """These are the backends from now on; those that stay keep all that is known of them, and those that are
         ``absent`` for a while their drains."""
         stay = everyone.keys() | set(absent)
-        self._drained = {key: by for key, by in self._drained.items() if key in stay}
+        self._drained = {key: one for key, one in self._drained.items() if key in stay}
         self._slow_start = {name: pool.slow_start for name, pool in pools.items() if pool.slow_start}
         # Not at the start, and not when the whole pool is new: nobody would be left to take the work meanwhile.
         served = {pool for pool, _ in self._known}
@@ -160,7 +170,8 @@ class MemberStates:
     def state(self, member: Member, row: int) -> BackendState:
         """The state of a member for the workers."""
         resolution = self._resolution(member)
-        draining, drain_by = member.key in self._drained, self._drained.get(member.key, 0.0)
+        drained = self._drained.get(member.key)
+        draining, drain_by = drained is not None, drained.by if drained is not None else 0.0
         if not resolution.endpoints:
             return BackendState(row, False, draining, resolution.error, 0.0, drain_by)
         target = self._targets.get(member.key)
@@ -175,14 +186,14 @@ class MemberStates:
         health = self._prober.state(target) if target is not None else None
         return health.up if health is not None else None
 
-    def drained(self) -> set[Key]:
-        """Every backend that is drained."""
-        return set(self._drained)
+    def drained(self) -> dict[Key, float]:
+        """Every backend that is drained, and since when (seconds since 1970, for people)."""
+        return {key: one.since for key, one in self._drained.items()}
 
     def drain_left(self, key: Key) -> float | None:
         """Seconds until the drain of a backend ends; None when it is not drained, or without end."""
-        by = self._drained.get(key, 0.0)
-        return max(0.0, by - self._now()) if by else None
+        drained = self._drained.get(key)
+        return max(0.0, drained.by - self._now()) if drained is not None and drained.by else None
 
     def down(self) -> dict[Key, str]:
         """Every backend that probes found down, and why."""
@@ -251,9 +262,13 @@ class MemberStates:
         if target is not None:
             self._prober.hurry(target)
 
-    def drain(self, keys: set[Key], within: float | None) -> None:
-        """These backends get no new work; what runs has ``within`` seconds to end, None: as long as it takes."""
-        self._drained.update(dict.fromkeys(keys, 0.0 if within is None else self._now() + within))
+    def drain(self, keys: set[Key], within: float | None, since: float) -> None:
+        """These backends get no new work; what runs has ``within`` seconds to end, None: as long as it takes.
+        ``since``: seconds since 1970; of one that is drained already the moment stays."""
+        by = 0.0 if within is None else self._now() + within
+        for key in keys:
+            before = self._drained.get(key)
+            self._drained[key] = Drained(since if before is None else before.since, by)
 
     def undrain(self, keys: set[Key]) -> None:
         """They get work again, and what runs there may stay."""

@@ -54,15 +54,21 @@ class ArmView:
 
 
 class Operations:
-    """``changed``: something is to be saved."""
+    """``changed``: something is to be saved; ``wall`` tells the time, for people."""
 
     def __init__(
-        self, membership: Membership, overrides: Overrides, states: MemberStates, changed: Callable[[], None]
+        self,
+        membership: Membership,
+        overrides: Overrides,
+        states: MemberStates,
+        changed: Callable[[], None],
+        wall: Callable[[], float],
     ) -> None:
         self._membership = membership
         self._overrides = overrides
         self._states = states
         self._changed = changed
+        self._wall = wall
 
     # --- backends
 
@@ -98,7 +104,7 @@ class Operations:
         """Give a backend no new work; what runs there after ``within`` seconds (None: ever) is cut. → what it is now,
         [] = unknown. The last word counts: again without ``within`` takes an end back."""
         touched = self._membership.named(identity, pool)
-        self._states.drain(touched, within)
+        self._states.drain(touched, within, self._wall())
         for name, address in sorted(touched):
             log.info("backend is draining", extra={
                 "pool": name, "backend": address, **({} if within is None else {"cut_in_s": within})})
@@ -130,6 +136,11 @@ class Operations:
             self._membership.recompile()
         return self._views(touched)
 
+    def drained(self) -> list[tuple[Key, float, float | None]]:
+        """Backends that were drained by hand, since when (seconds since 1970), and for how many seconds what runs there
+        may go on (None: without end)."""
+        return [(key, since, self._states.drain_left(key)) for key, since in sorted(self._states.drained().items())]
+
     def in_force(self, config: Config) -> tuple[str, ...]:
         """What stays as operators said though this configuration says otherwise, in words."""
         members = self._membership.members_of(config)
@@ -144,7 +155,7 @@ class Operations:
             for route, pool, override in self._overrides.splits()
             if arms.get((route, pool), override.value) != override.value
         ]
-        drained = sorted(self._states.drained() & members.keys())
+        drained = sorted(self._states.drained().keys() & members.keys())
         return (*said, *(f"{address} in pool {pool} stays drained" for pool, address in drained))
 
     # --- splits

@@ -57,12 +57,14 @@ class SavedWeight(msgspec.Struct, frozen=True):
 
 
 class SavedBackend(msgspec.Struct, frozen=True):
-    """A backend of a pool that is drained, or that probes found down (for the reason ``down``)."""
+    """A backend of a pool that is drained (since a moment, seconds since 1970), or that probes found down (for the
+    reason ``down``)."""
 
     pool: str
     address: str
     drained: bool = False
     down: str = ""
+    drained_since: float = 0.0
 
 
 class SavedState(msgspec.Struct, frozen=True):

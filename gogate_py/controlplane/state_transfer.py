@@ -38,8 +38,10 @@ def collect(registry: Registry, overrides: Overrides, states: MemberStates) -> S
             for route, arms in splits.items()
         },
         backends=tuple(
-            SavedBackend(pool, address, (pool, address) in drained, down.get((pool, address), ""))
-            for pool, address in sorted(drained | down.keys())
+            SavedBackend(
+                pool, address, (pool, address) in drained, down.get((pool, address), ""),
+                drained.get((pool, address), 0.0))
+            for pool, address in sorted(drained.keys() | down.keys())
         ),
     )
 
@@ -74,7 +76,7 @@ def take_back(
     overrides.put_back(
         {(one.pool, one.address): Override(one.override.value, one.override.since) for one in saved.weights}, splits)
     states.recall(
-        [(one.pool, one.address) for one in saved.backends if one.drained],
+        {(one.pool, one.address): one.drained_since for one in saved.backends if one.drained},
         {(one.pool, one.address): one.down for one in saved.backends if one.down},
     )
     return left_out

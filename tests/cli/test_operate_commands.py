@@ -113,7 +113,7 @@ class TestDrain:
         """What it is now, a line for each pool; --undrain takes it back."""
         assert done(one, "drain", backend.address, "--pool", "web") == (
             f"pool web: {backend.address}: up, draining, weight 3, 0 active\n")  # fmt: skip
-        assert f"override  {backend.address} in pool web is drained\n" in done(one, "status")
+        assert f"\noverride  {backend.address} in pool web is drained since 20" in done(one, "status")
         found = json.loads(done(one, "drain", backend.address, "--json"))["backends"]
         assert [(each["pool"], each["draining"]) for each in found] == [("web", True), ("api", True)]
         assert done(one, "drain", backend.address, "--undrain").count("draining") == 0

@@ -81,7 +81,14 @@ async def fill(world: World) -> None:
 
 def test_everything_comes_back(path: Path) -> None:
     """Instances, drains, weights and splits are there with the first snapshot of the next life."""
-    live(TEXT % path, fill)
+    drained: list[object] = []
+
+    async def first(world: World) -> None:
+        await fill(world)
+        drained.extend(world.control.drained())
+
+    live(TEXT % path, first)
+    assert drained
 
     async def again(world: World) -> None:
         control = world.control
@@ -89,6 +96,7 @@ def test_everything_comes_back(path: Path) -> None:
         assert world.link.generation == 1
         assert ("canary", "10.0.0.5:80") in world.link.backends
         assert world.link.state("10.0.0.5:80", "canary").draining
+        assert world.control.drained() == drained
         assert not world.link.state("10.0.0.6:80", "canary").draining
         assert world.link.backends["stable", "10.0.0.1:80"].weight == 7
         assert [arm.weight for arm in control.split(control.routes()[0])] == [50, 10]

@@ -33,7 +33,7 @@ def state(number: int) -> SavedState:
         f"api-{number}", "api", "10.0.0.5:80", ("v2",), {"zone": "ä"}, 3, 30.0, "2026-01-01T00:00:00.000Z", 1.5)
     return SavedState(
         (one,), (SavedWeight("default", "10.0.0.5:80", SavedOverride(number, 2.5)),),
-        {"web": {"canary": SavedOverride(5, 2.5)}}, (SavedBackend("default", "10.0.0.5:80", True, "refused"),))
+        {"web": {"canary": SavedOverride(5, 2.5)}}, (SavedBackend("default", "10.0.0.5:80", True, "refused", 3.5),))
 
 
 class Faulty:

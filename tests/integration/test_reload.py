@@ -541,7 +541,8 @@ class TestLivesOn:
             overrides = gateway.admin_json("GET", "/config/status")["overrides"]
             assert [(one["backend"], one["value"]) for one in overrides["weights"]] == [(c, 7)]
             assert {(one["pool"], one["value"]) for one in overrides["splits"]} == {("b", 0), ("c", 5)}
-            assert overrides["drained"] == [{"pool": "b", "backend": b}]
+            assert [(one["pool"], one["backend"]) for one in overrides["drained"]] == [("b", b)]
+            assert overrides["drained"][0]["overridden_since"].startswith("20")
             shown = {(one["pool"], one["addr"]): one for one in gateway.admin_json("GET", "/backends")["backends"]}
             assert (shown["c", c]["weight"], shown["c", c]["configured_weight"]) == (7, 3)
             assert shown["a", c]["origin"] == "registry"
