@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psutil
 from loads import Cores
-from parts import family, on_core, pss_kib, running
+from parts import cpu_ns, family, on_core, pss_kib, running
 from peers import Backends, Peer, answers, connections, prepared, started
 from tcp_server import message
 
@@ -71,8 +71,8 @@ def _open(port: int, listener: str) -> socket.socket:
     return sock
 
 
-def start_ms(peer: Peer, behind: Backends, cores: Cores) -> float:
-    """Milliseconds from the start of the process to the end of the first request through it."""
+def start_ms(peer: Peer, behind: Backends, cores: Cores) -> tuple[float, float]:
+    """→ milliseconds from the start of the process to the end of the first request through it; of CPU in these."""
     with prepared(peer, behind) as (setup, command, environment), on_core(cores.load):
         began = time.perf_counter()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -81,4 +81,4 @@ def start_ms(peer: Peer, behind: Backends, cores: Cores) -> float:
                 if process.poll() is not None or time.perf_counter() - began > 20.0:
                     raise ConnectionError(f"{peer.name} did not answer")
                 time.sleep(0.001)
-            return (time.perf_counter() - began) * 1000
+            return (time.perf_counter() - began) * 1000, cpu_ns(process.pid) / 1e6

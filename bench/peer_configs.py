@@ -77,9 +77,10 @@ http {{
 {relay if stream else ""}"""
 
 
-def haproxy(setup: Setup) -> str:
-    """haproxy.cfg; with splice where it thinks that pays."""
+def haproxy(setup: Setup, splice: bool) -> str:
+    """haproxy.cfg; ``splice``: always, instead of where it thinks that pays."""
     ports = setup.ports
+    options = "option splice-request\n    option splice-response" if splice else "option splice-auto"
     return f"""\
 global
     nbthread {setup.workers}
@@ -90,7 +91,7 @@ defaults
     timeout connect 5s
     timeout client 1h
     timeout server 1h
-    option splice-auto
+    {options}
     http-reuse always
 frontend web
     bind 127.0.0.1:{ports.http}

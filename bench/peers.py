@@ -172,17 +172,19 @@ def _nginx() -> Peer | None:
     )  # fmt: skip
 
 
-def _haproxy() -> Peer | None:
+def _haproxy(name: str = "haproxy", offers: frozenset[str] = ALL) -> Peer | None:
+    """``haproxy-splice`` is told to splice(2) always: cheap in bulk, dear for messages; it is there for TCP only."""
+    splice = name == "haproxy-splice"
     program = _program("haproxy")
     if program is None:
         return None
 
     def files(setup: Setup) -> dict[str, str]:
         both = "".join(path.read_text() for path in (setup.certificate, setup.key) if path.exists())
-        return {"haproxy.cfg": configs.haproxy(setup), "both.pem": both}
+        return {"haproxy.cfg": configs.haproxy(setup, splice), "both.pem": both}
 
     return Peer(
-        "haproxy", _said([program, "-v"], r"[Vv]ersion (\d+\.\d+\.\d+)"), ALL, files,
+        name, _said([program, "-v"], r"[Vv]ersion (\d+\.\d+\.\d+)"), offers, files,
         lambda setup: [program, "-db", "-f", f"{setup.folder}/haproxy.cfg"],
     )  # fmt: skip
 
@@ -239,8 +241,9 @@ def _aiohttp() -> Peer:
 
 
 _MAKERS: dict[str, Callable[[], Peer | None]] = {
-    "gogate": gogate, "nginx": _nginx, "haproxy": _haproxy, "envoy": _envoy, "traefik": _traefik, "caddy": _caddy,
-    "aiohttp": _aiohttp,
+    "gogate": gogate, "nginx": _nginx, "haproxy": _haproxy,
+    "haproxy-splice": lambda: _haproxy("haproxy-splice", frozenset({"tcp"})),
+    "envoy": _envoy, "traefik": _traefik, "caddy": _caddy, "aiohttp": _aiohttp,
 }  # fmt: skip
 NAMES = tuple(_MAKERS)
 

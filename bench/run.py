@@ -117,17 +117,20 @@ class Bench:
         """Starts in turns, the median of each."""
         if "start" not in self.keys:
             return
-        times: dict[str, list[float]] = {peer.name: [] for peer in self.peers}
+        able = [peer for peer in self.peers if "http" in peer.offers]
+        times: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in able}
         for _ in range(self.pace.rounds):
-            for peer in self.peers:
+            for peer in able:
                 times[peer.name].append(idle.start_ms(peer, self.behind, Cores.of_machine(1)))
-        self.results.figures["start"] = {name: statistics.median(each) for name, each in times.items()}
-        said(f"start: {self.results.figures['start']}")
+        for place, key in enumerate(("start", "start-cpu")):
+            figures = {name: statistics.median(one[place] for one in each) for name, each in times.items()}
+            self.results.figures[key] = figures
+            said(f"{key}: {figures}")
 
     def _memory(self) -> None:
         figures = self.results.figures
         for peer in self.peers:
-            if "memory-idle" in self.keys:
+            if "memory-idle" in self.keys and "http" in peer.offers:
                 total, child = idle.idle_memory(peer, self.behind, self.crowd.settle)
                 figures.setdefault("memory-idle", {})[peer.name] = total
                 figures.setdefault("memory-worker", {})[peer.name] = child

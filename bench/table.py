@@ -140,6 +140,7 @@ def _scaling(found: Results) -> str:
 def _figures(found: Results) -> str:
     titles = {
         "start": "start to first proxied request, ms",
+        "start-cpu": "… CPU of these, ms",
         "memory-idle": "idle, 2 workers, all processes, MB (PSS)",
         "memory-http-1000": "per idle HTTP client of 1 000, KiB", "memory-http-9000": "… of 9 000",
         "memory-tcp-1000": "per idle TCP connection of 1 000, KiB", "memory-tcp-9000": "… of 9 000",

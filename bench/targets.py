@@ -54,10 +54,8 @@ def targets(found: Results) -> Iterator[Target]:
         yield Target("small GETs per second, one worker", bound, f"x {peer}", rate, least=True)
     for direction in ("down", "up"):
         yield from cost(f"10 MB bodies {direction}", f"http-10m-{direction}", {"nginx": 1.0})
-    for direction in ("down", "up"):
-        for count in (1, 8):
-            yield from cost(f"TCP bytes {direction}, {count} client{'s' if count > 1 else ''}",
-                            f"tcp-{direction}-{count}", {"haproxy": 1.0, "envoy": 0.4, "nginx": 0.4})  # fmt: skip
+    for key in ("tcp-down-1", "tcp-down-8", "tcp-up-1", "tcp-up-8"):
+        yield from cost(BY_KEY[key].title, key, {"haproxy-splice": 1.0, "envoy": 0.4, "nginx": 0.4})
     yield from cost("TCP 64-byte message, 64 clients", "tcp-echo-64", {"haproxy": 1.15})
     yield from cost("TCP connect and close", "tcp-connect", {"haproxy": 1.4, "envoy": 1.0})
     p99 = of_rounds("http-256", "envoy", lambda: found.p99_ratio("http-256", US, "envoy"))
