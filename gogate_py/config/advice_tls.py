@@ -1,7 +1,7 @@
 """Advice about TLS on listeners, and about the certificates that backends are shown.
 
     GG060  a certificate that has expired, or is not valid yet
-    GG061  one that expires within 14 days
+    GG061  one that expires within 14 days, or has a third of its time left
     GG062  a route's host that no certificate of a TLS listener which has the route is for
     GG063  a key that everybody on the machine can read
     GG064  a certificate that is never shown: those before it have all of its names, and a key of its kind
@@ -20,7 +20,7 @@ from typing import Final
 from gogate_py.clock import wall
 from gogate_py.config.advice_access import reachable_from_outside
 from gogate_py.config.advice_traffic import http_routes
-from gogate_py.config.certificates import SOON, Facts, facts
+from gogate_py.config.certificates import Facts, facts
 from gogate_py.config.listeners import DataListener, data_listeners, http_listeners, serves
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import CertificateFiles, Config
@@ -71,7 +71,7 @@ def _advise_dates(about: Facts, file: str, at: Path, findings: Findings) -> None
     if state:
         day = about.not_before if now < about.not_before else about.not_after
         findings.advise(at, "GG060", f"{file} {state}: {_day(day)}", _RENEW)
-    elif about.not_after - now <= SOON:
+    elif about.ends_soon(now):
         findings.advise(at, "GG061", f"{file} expires on {_day(about.not_after)}", _RENEW)
 
 

@@ -14,7 +14,7 @@ import attrs
 from gogate_py.addresses import is_ip
 
 DAY: Final = 86400.0
-#: A certificate that ends sooner should have been renewed, seconds.
+#: A certificate that ends sooner should have been renewed, seconds; of one that lives for days only, a third of them.
 SOON: Final = 14 * DAY
 
 
@@ -31,6 +31,10 @@ class Facts:
     def covers(self, host: str) -> bool:
         """Whether it is for a host; for ``*.domain``, whether it is for all names one label below."""
         return host in self.names or (f"*.{host.partition('.')[2]}" in self.names and not is_ip(host))
+
+    def ends_soon(self, now: float) -> bool:
+        """Whether it should have been renewed."""
+        return self.not_after - now <= min(SOON, (self.not_after - self.not_before) / 3)
 
     def state(self, now: float) -> str:
         """"" while it is valid, else what is wrong."""

@@ -1,6 +1,6 @@
 """Certificates in use, and how long they will be: for metrics, the admin API, and the log.
 
-    at the start and at a reload    those that have expired, or will in SOON; keys that everybody can read
+    at the start and at a reload    those that have expired, or will soon; keys that everybody can read
     once a day                      the same again, for as long as it is so
     at a reload                     certificates that are other ones now
 
@@ -19,7 +19,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from gogate_py.clock import monotonic, wall
-from gogate_py.config.certificates import DAY, SOON, Facts, facts
+from gogate_py.config.certificates import DAY, Facts, facts
 from gogate_py.config.listeners import DataListener, data_listeners
 from gogate_py.config.schema import Config
 
@@ -150,7 +150,7 @@ class CertificateWatch:
             state = one.about.state(now)
             if state:
                 found.setdefault((f"a certificate {state}", one.file), one)
-            elif one.about.not_after - now <= SOON:
+            elif one.about.ends_soon(now):
                 found.setdefault(("a certificate expires soon", one.file), one)
             if one.exposed:
                 found.setdefault(("everybody on this machine can read the key of a certificate", one.file), one)

@@ -126,3 +126,11 @@ def test_all_but_one_are_warnings() -> None:
     """--strict fails on what clients will not accept."""
     severities = {code: severity for code, (severity, _) in CODES.items() if code.startswith("GG06")}
     assert {code for code, severity in severities.items() if severity != WARNING} == {"GG065"}
+
+
+def test_short_lives_are_not_always_nearly_over(tmp_path: Path) -> None:
+    """A certificate for six days, renewed after four, is no warning until then."""
+    write_pair(tmp_path, "short", "a.test", days=2.5, lived=3.5)
+    assert said(short("short"), tmp_path) == []
+    write_pair(tmp_path, "short", "a.test", days=1.5, lived=4.5)
+    assert [one.partition(" ")[0] for one in said(short("short"), tmp_path)] == ["GG061"]

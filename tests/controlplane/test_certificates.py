@@ -131,6 +131,6 @@ def test_a_key_that_everybody_can_read_is_said(folder: Path, caplog: pytest.LogC
 def test_one_that_begins_later_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A clock that is wrong looks like this, too."""
     clock = Clock()
-    clock.days = -30
+    clock.days = -120
     CertificateWatch(load(folder), now=clock.wall, ticks=clock.ticks).look()
     assert said(caplog) == [("a certificate is not valid yet", "a.crt"), ("a certificate is not valid yet", "b.crt")]

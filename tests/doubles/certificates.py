@@ -15,12 +15,14 @@ from doubles.tls_backends import CA
 
 
 def write_pair(
-    folder: Path, name: str, *names: str, days: float | None = None, rsa_key: bool = False, mode: int = 0o600
+    folder: Path, name: str, *names: str, days: float | None = None, lived: float = 90, rsa_key: bool = False,
+    mode: int = 0o600,
 ) -> tuple[Path, Path]:
     """NAME.crt and NAME.key for these host names (default: NAME.test), signed by CA; → their paths. ``days``: from now
-    until it ends. Each is replaced in one step."""
-    ends = None if days is None else datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-    begins = None if ends is None else min(ends, datetime.datetime.now(datetime.UTC)) - datetime.timedelta(days=1)
+    until it ends; it began ``lived`` days ago. Each is replaced in one step."""
+    now = datetime.datetime.now(datetime.UTC)
+    ends = None if days is None else now + datetime.timedelta(days=days)
+    begins = None if days is None else now - datetime.timedelta(days=lived)
     leaf = CA.issue_cert(
         *(names or (f"{name}.test",)), not_before=begins, not_after=ends,
         key_type=trustme.KeyType.RSA if rsa_key else trustme.KeyType.ECDSA)
