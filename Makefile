@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.test-installed
 
-.PHONY: help demo test lint types unit integration soak bench bench-quick bench-memory bench-heartbeats bench-storms bench-checks bench-policies dist clean
+.PHONY: help demo test lint types unit integration soak bench bench-quick bench-memory bench-heartbeats bench-storms bench-checks bench-policies bench-never-down dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,9 @@ bench-policies: $(TEST_STAMP) ## What routing, balancing, limiting and every sta
 	$(BIN)/python bench/balancers.py
 	$(BIN)/python bench/rate_limit_cost.py
 	$(BIN)/python bench/stage_cost.py
+
+bench-never-down: $(TEST_STAMP) ## What reloads, broken files, killed workers and the end cost clients, beside nginx and HAProxy
+	$(BIN)/python bench/never_down.py
 
 dist: $(TEST_STAMP) ## sdist and wheel in dist/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build

@@ -1,0 +1,162 @@
+"""The load of never_down.py: processes of clients, and what every kind of event cost them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from parts import running, wait_until
+
+SCRIPT = str(Path(__file__).parent / "never_down_clients.py")
+#: Requests, messages and blocks a second of all clients together: about half of what gogate can on two shared cores.
+RATE = 500.0
+PROCESSES = 2
+#: What must go well of each kind of client between two events, so that each event meets a busy gateway.
+BETWEEN = 8
+#: Kinds of clients by the column that their failures are in.
+COLUMNS = {"kept": "kept", "slow": "kept", "tls": "kept", "fresh": "fresh", "ws": "streams", "tcp": "streams"}
+
+
+@dataclass
+class Failure:
+    """One request, message or block that did not go well; ``port`` is the client's own."""
+
+    kind: str
+    outcome: str
+    port: int
+    detail: str
+
+
+@dataclass
+class Cost:
+    """What events of one kind cost: how many there were, what went well meanwhile and what failed, by client and
+    outcome; the longest that anything took, seconds; ``excused`` failed on a killed worker's own connections."""
+
+    events: int = 0
+    ok: int = 0
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    excused: int = 0
+    worst: float = 0.0
+
+    def of(self, column: str) -> int:
+        """Requests that failed; in the column "unsent" connections that were closed while nothing was under way."""
+        if column == "unsent":
+            return sum(n for (_, outcome), n in self.failed.items() if outcome == "unsent")
+        return sum(n for (kind, outcome), n in self.failed.items() if outcome != "unsent" and COLUMNS[kind] == column)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        failed = {f"{kind} {outcome}": n for (kind, outcome), n in self.failed.items()}
+        return {"events": self.events, "ok": self.ok, "failed": failed, "excused": self.excused,
+                "worst_ms": round(self.worst * 1000)}  # fmt: skip
+
+
+class Load:
+    """All clients. ``failures`` is everything that ever failed."""
+
+    def __init__(self, addresses: dict[str, tuple[str, int]]) -> None:
+        self._addresses = addresses
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.ok: Counter[str] = Counter()
+        self.failures: list[Failure] = []
+        self.worst = 0.0
+
+    def __enter__(self) -> Load:
+        settings = json.dumps({"addresses": self._addresses, "rate": RATE / PROCESSES})
+        for _ in range(PROCESSES):
+            process = subprocess.Popen(
+                [sys.executable, SCRIPT, "load", settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self._processes.append(process)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def look(self) -> None:
+        """Take over what has happened up to now."""
+        for process in self._processes:
+            _pipe(process.stdin).write(b"look\n")
+            _pipe(process.stdin).flush()
+        for process in self._processes:
+            found = json.loads(_pipe(process.stdout).readline())
+            self.ok.update(found["ok"])
+            self.worst = max(self.worst, *found["worst"].values(), 0.0)
+            self.failures += [Failure(*one) for one in found["failures"]]
+
+    def settle(self) -> None:
+        """Until clients of every kind have been served for a while."""
+        self.look()
+        goal = {kind: n + BETWEEN for kind, n in self.ok.items() if kind != "slow"}
+
+        def served() -> bool:
+            self.look()
+            return all(self.ok[kind] >= n for kind, n in goal.items())
+
+        wait_until(served, "clients that are served")
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+class Costs:
+    """What each kind of event cost, in order."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.rows: dict[str, Cost] = {}
+
+    @contextlib.contextmanager
+    def of(self, what: str, *, owned: Container[int] = (), settled: bool = True) -> Iterator[Cost]:
+        """One event: what fails in the block, and until clients are served as before, is its cost. ``owned``: clients'
+        ports whose connections were lost with their worker; they are excused."""
+        load = self.load
+        load.look()
+        load.worst = 0.0
+        ok, first = load.ok.total(), len(load.failures)
+        cost = self.rows.setdefault(what, Cost())
+        yield cost
+        if settled:
+            load.settle()
+        else:
+            load.look()
+        cost.events += 1
+        cost.ok += load.ok.total() - ok
+        cost.worst = max(cost.worst, load.worst)
+        failures = load.failures[first:]
+        cost.failed.update((one.kind, one.outcome) for one in failures if one.port not in owned)
+        cost.excused += sum(one.port in owned for one in failures)
+
+
+@contextlib.contextmanager
+def backend() -> Iterator[tuple[int, int]]:
+    """The backend's process; → its HTTP and its TCP port."""
+    with running([sys.executable, SCRIPT, "backend"], stdout=subprocess.PIPE) as process, _pipe(process.stdout) as out:
+        http_port, tcp_port = json.loads(out.readline())
+        yield http_port, tcp_port
+
+
+def started(load: Load) -> None:
+    """Wait until every kind of client has been served once."""
+    give_up = time.monotonic() + 20
+    while not {"kept", "fresh", "slow", "ws"} <= load.ok.keys():
+        if time.monotonic() > give_up:
+            raise SystemExit(f"clients are not served: {load.ok} {load.failures[:5]}")
+        time.sleep(0.05)
+        load.look()
