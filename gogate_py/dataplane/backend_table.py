@@ -149,8 +149,10 @@ class BackendTable:
             if backend.outlier is not None:
                 backend.outlier.settle()
 
-    def forget_left(self) -> None:
-        """Forget backends that left and have no work (after each report: their last counts are in it)."""
-        if self.leaving:
+    def forget_left(self) -> int:
+        """Forget backends that left and have no work (after each report: their last counts are in it); → how many."""
+        before = len(self.leaving)
+        if before:
             self.leaving = [backend for backend in self.leaving if backend.working()]
             self._note_deadlines()
+        return before - len(self.leaving)

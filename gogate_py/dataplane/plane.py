@@ -8,6 +8,7 @@ Outbox.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -50,6 +51,11 @@ T = TypeVar("T")
 MAX_BACKLOG: Final = 8 << 20
 #: A tick that comes later than this is worth a line in the log, seconds (SECURITY.md F15).
 STALL_LAG: Final = 1.0
+
+
+#: Backends that are gone before their garbage is collected: they hold themselves in circles, and the collector hardly
+#: ever comes by itself (process/worker.py), so that each reload would take some memory. A few milliseconds.
+GARBAGE: Final = 64
 
 
 class Outbox(Protocol):
@@ -110,6 +116,7 @@ class Plane:
         self.admission = Admission(self)
         self.listeners = Listeners(loop, self._accept_tcp, self._accept_http)
         self._report = Report(self)
+        self._forgotten = 0  # backends since the last collection of garbage
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next_tick = 0.0
@@ -279,6 +286,9 @@ class Plane:
             self.access_log.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
             self.outbox.send(self._report.collect())
-            self.table.forget_left()
+            self._forgotten += self.table.forget_left()
+            if self._forgotten >= GARBAGE:
+                self._forgotten = 0
+                gc.collect()
         except Exception as error:  # the ticker must survive whatever one connection's deadline does
             self.internal_error(error, "tick")

@@ -58,12 +58,12 @@ class TcpDownstream(RelaySide):
             listener.refuse(Failure.RATE_LIMITED.reason)
             self.abort()
         else:
-            self.relay = TcpRelay(plane, listener, self, self._route)
+            self.relay = relay = TcpRelay(plane, listener, self, self._route)
             try:
-                self.relay.start()
+                relay.start()
             except Exception as error:  # the event loop would log it, and leave the connection open
                 plane.internal_error(error, "relay")
-                self.relay.cut("internal")
+                relay.cut("internal")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.active -= 1
