@@ -117,6 +117,7 @@ class FileWatch:
             observer.unschedule_all()
         else:
             self._observer = observer
+        self._touched()  # what happened since the files were read, while nobody watched here, sent no event
 
     def _wake(self) -> None:
         try:

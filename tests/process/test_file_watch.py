@@ -347,3 +347,17 @@ def test_what_is_not_followed_any_more(tmp_path: Path, file: Path) -> None:
         await watched.quiet()
 
     run(file, body)
+
+
+def test_what_changed_before_it_was_watched_needs_no_poll(tmp_path: Path, file: Path) -> None:
+    """A swap between reading and watching is seen at once, at the start and for files that are new."""
+    other = tmp_path / "sub" / "users"
+    other.parent.mkdir()
+    other.write_text("new\n")
+
+    async def body(watched: Watched) -> None:
+        watched.watch.follow({str(other): digest(b"old\n")})
+        await watched.change()
+        await watched.quiet()
+
+    run(file, body)
