@@ -4,8 +4,10 @@ benchmarks. Bodies are streamed, connections kept; one process per worker."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import ssl
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import uvloop
 from aiohttp import web
 
 _HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}
+_PR_SET_PDEATHSIG = 1
 
 
 async def serve(settings: dict[str, Any]) -> None:
@@ -50,10 +53,14 @@ async def serve(settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """One process per worker; the first is the parent of the others."""
+    """One process per worker; the first is the parent of the others, and they end with it."""
     settings = json.loads(Path(sys.argv[1]).read_text())
+    parent = os.getpid()
     for _ in range(settings["workers"] - 1):
         if not os.fork():
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                return  # it was gone before the line above
             break
     uvloop.run(serve(settings))
 

@@ -134,3 +134,20 @@ def test_a_figure_with_errors_is_none() -> None:
     assert "| GET, 64 clients | 7 errors | 10.0 µs |" in text
     assert "- http-64, gogate: 7 errors, the first: why" in text
     assert "| small GET, 64 clients | ≤ 1.9x nginx | - | not measured |" in text
+
+
+@pytest.mark.usefixtures("bench_modules")
+def test_a_proxy_of_two_workers_leaves_no_process() -> None:
+    """The aiohttp proxy's second process ends with the first: what stays would be in the way of all later runs."""
+    import peers
+    import psutil
+    from parts import family
+
+    (peer,), _ = peers.find(["aiohttp"])
+    with peers.backends(None) as behind, peers.started(peer, behind, 2, None) as proxy:
+        members = [psutil.Process(pid) for pid in family(proxy.pid)]
+    assert len(members) == 2
+    _, left = psutil.wait_procs(members, timeout=20)
+    for process in left:
+        process.kill()
+    assert left == []
