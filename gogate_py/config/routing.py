@@ -72,7 +72,10 @@ def _check_listeners(config: Config, route: Route, path: Path, findings: Finding
             findings.add((*path, "tls"), "needs listenAddr", at="key")
     elif named and not route.listeners and findings.is_sound((*path, "listeners")):
         findings.add((*path, "listeners"), "is empty: no request would reach this route; leave it out for all")
-    if not findings.is_sound(("listeners",)):
+    if not findings.was_read(("listeners",)) or not all(
+        findings.is_sound(("listeners", number, key)) for number in range(len(config.listeners))
+        for key in ("name", "type")
+    ):
         return
     types = {one.name: one.type for one in config.listeners}
     if config.server.http_listen_addr:

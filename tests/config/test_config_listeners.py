@@ -118,6 +118,13 @@ def test_a_misspelt_name_is_guessed() -> None:
     assert (found.allowed, found.suggestion) == (("public", "inner"), "public")
 
 
+def test_a_name_is_looked_for_beside_other_mistakes() -> None:
+    """What is wrong with the listener itself does not hide that a route leads nowhere; an unread name does."""
+    assert [one.key for one in problems(text("{name: a, listenAddr: ':2', x: 1}", "listener: b"))] == [
+        "listeners[0].x", "routes[0].listeners[0]"]
+    assert [one.key for one in problems(text("{name: '-', listenAddr: ':2'}", "listener: b"))] == ["listeners[0].name"]
+
+
 def test_equal_routes_on_different_listeners_are_no_conflict() -> None:
     """They never meet; where they do, both are named."""
     listeners = "{name: a, listenAddr: ':2'}, {name: b, listenAddr: ':3'}"
