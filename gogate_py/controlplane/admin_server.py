@@ -16,7 +16,7 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
@@ -191,56 +191,78 @@ class AdminServers:
         self._control = control
         self._totals = totals
         self._api = Api(control, supervision, totals)
-        access = Access(control, totals)
-        self._servers: list[tuple[_Uvicorn, socket.socket]] = []
-        for listener, sock in sockets.items():
-            gate = Gate(listener, self._api, access, sock.family == socket.AF_UNIX)
-            self._servers.append((_Uvicorn(_uvicorn_config(gate)), sock))
-        self._tasks: list[asyncio.Task[None]] = []
+        self._access = Access(control, totals)
+        self._first = dict(sockets)
+        self._servers: dict[str, _Uvicorn] = {}
+        self._tasks: dict[_Uvicorn, asyncio.Task[None]] = {}  # those that are left, too
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Serve; returns when every listener accepts. Raises what kept one from it."""
+        for listener, sock in self._first.items():
+            await self._add(listener, sock)
+        self._keeping = asyncio.get_running_loop().create_task(self._upkeep())
+
+    async def _add(self, listener: str, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        for server, sock in self._servers:
-            task = loop.create_task(server.serve([sock]))
-            self._tasks.append(task)
-            serving = loop.create_task(server.serving.wait())
-            await asyncio.wait((task, serving), return_when=asyncio.FIRST_COMPLETED)
-            serving.cancel()
-            if task.done():
-                task.result()
-                raise RuntimeError("the admin server ended while it started")
-        self._tasks.append(loop.create_task(self._upkeep()))
+        gate = Gate(listener, self._api, self._access, sock.family == socket.AF_UNIX)
+        server = self._servers[listener] = _Uvicorn(_uvicorn_config(gate))
+        task = self._tasks[server] = loop.create_task(server.serve([sock]))
+        serving = loop.create_task(server.serving.wait())
+        await asyncio.wait((task, serving), return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        if task.done():
+            task.result()
+            raise RuntimeError("the admin server ended while it started")
+
+    async def change(self, sockets: Mapping[str, socket.socket], gone: Iterable[str], grace: float) -> None:
+        """Serve further sockets, in the place of those that are served by these names; ``gone``: names that are not
+        served any more. What was asked there is answered, within ``grace`` seconds: perhaps it waits for this."""
+        left = [self._servers.pop(name) for name in {*gone, *sockets} if name in self._servers]
+        for listener, sock in sockets.items():
+            await self._add(listener, sock)
+        for server in left:
+            server.last_answers()
+            server.leave(grace)
+            task = asyncio.get_running_loop().create_task(self._end([server], grace))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def finish(self, linger: float, grace: float) -> None:
         """Accept nothing more, so that another process can, with the same sockets; then :meth:`stop`. Who is connected
         already may ask once more within ``linger`` seconds: it cannot know."""
-        for server, _ in self._servers:
+        for server in self._tasks:
             server.last_answers()
         give_up = monotonic() + linger
         # uvicorn has no event for it
-        while any(server.server_state.connections for server, _ in self._servers) and monotonic() < give_up:  # noqa: ASYNC110
+        while any(server.server_state.connections for server in self._tasks) and monotonic() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)
         await self.stop(grace)
 
     async def stop(self, grace: float) -> None:
         """Accept nothing more, answer what was asked, end within ``grace`` seconds (and a little to close)."""
-        for server, _ in self._servers:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            self._keeping = None
+        for server in self._servers.values():
             server.leave(grace)
-        if self._tasks:
-            upkeep = self._tasks.pop()
-            upkeep.cancel()
-            await asyncio.gather(upkeep, return_exceptions=True)
-            if self._tasks:
-                _, late = await asyncio.wait(self._tasks, timeout=grace + 1.0)
-                for task in late:
-                    task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._tasks = []
-        for server, _ in self._servers:
+        await asyncio.gather(self._end(list(self._servers.values()), grace), *self._leaving)
+        self._servers.clear()
+        self._api.close()
+
+    async def _end(self, servers: list[_Uvicorn], grace: float) -> None:
+        tasks = [self._tasks[server] for server in servers]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace + 1.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for server in servers:
             for connection in list(server.server_state.connections):
                 connection.transport.abort()
-        self._api.close()
+            del self._tasks[server]
 
     async def _upkeep(self) -> None:
         while True:

@@ -27,18 +27,7 @@ import attrs
 from gogate_py.config.certificates import facts
 from gogate_py.config.diff import ABSENT, Change, changes
 from gogate_py.config.listeners import data_listeners
-from gogate_py.config.schema import (
-    Admin,
-    CertificateFiles,
-    Config,
-    ListenerTls,
-    Metrics,
-    Pool,
-    RateLimit,
-    Registry,
-    Route,
-    Server,
-)
+from gogate_py.config.schema import CertificateFiles, Config, ListenerTls, Pool, RateLimit, Route, Server
 from gogate_py.config.settings import settings_of
 from gogate_py.controlplane.compiler import members
 from gogate_py.controlplane.route_compiler import rate_limits
@@ -126,26 +115,15 @@ class _Fixed:
     reason: str
 
 
-_BOUND_AT_START: Final = "the supervisor binds its own listeners once, at the start"
 #: Everything else can be reloaded.
 FIXED: Final = (
     _Fixed(("server.workers",), lambda config: config.server.workers,
            "every worker has sockets and memory of its own from the start"),
-    _Fixed(("server.admin.enabled", "server.admin.listenAddr"), lambda config: _bound(config.server.admin),
-           _BOUND_AT_START),
-    _Fixed(("server.metrics.enabled", "server.metrics.listenAddr"), lambda config: _bound(config.server.metrics),
-           _BOUND_AT_START),
-    _Fixed(("server.registry.enabled", "server.registry.listenAddr"), lambda config: _bound(config.server.registry),
-           _BOUND_AT_START),
     _Fixed(("server.registry.store",), lambda config: config.server.registry.store,
            "the store is opened, and read, at the start"),
     _Fixed(("logging.addSource",), lambda config: config.logging.add_source,
            "how a process writes its log lines is set up at its start"),
 )
-
-
-def _bound(operator: Admin | Metrics | Registry) -> str:
-    return operator.listen_addr if operator.enabled else ""
 
 
 #: What is told of a TCP route's listener and limits, not of the route; and what it only seems to inherit.

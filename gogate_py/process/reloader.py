@@ -19,9 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import evolve
 
@@ -29,6 +29,7 @@ from gogate_py.clock import monotonic, wall
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
+from gogate_py.controlplane.admin_server import admin_addresses
 from gogate_py.controlplane.compiler import listener_addresses, listener_rules
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan, needs_restart, plan, render
@@ -37,6 +38,7 @@ from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.rows import RowsExhausted
 from gogate_py.errors import ConfigError, StartError
 from gogate_py.process.bindings import Bindings
+from gogate_py.process.sockets import BoundListener
 from gogate_py.process.workers import Workers
 from gogate_py.telemetry.totals import Totals
 
@@ -47,6 +49,13 @@ APPLY_LIMIT: Final = 10.0
 #: Reloads that are remembered.
 HISTORY: Final = 20
 STOPPING: Final = "gogate is stopping"
+
+
+class AdminChange(NamedTuple):
+    """Listeners of the supervisor to serve anew, by name, and the names of those that are not served any more."""
+
+    added: dict[str, BoundListener]
+    gone: list[str]
 
 
 class Reloader:
@@ -62,8 +71,10 @@ class Reloader:
         totals: Totals,
         admin_bindings: Bindings,
         on_change: Callable[[Config], None],
+        on_admin: Callable[[AdminChange], Awaitable[None]],
     ) -> None:
-        """``on_change`` hears of a configuration that is served, for what the supervisor itself takes from it."""
+        """``on_change`` hears of a configuration that is served, for what the supervisor itself takes from it,
+        ``on_admin`` of listeners of its own."""
         self.path = path
         self._control = control
         self._publisher = publisher
@@ -72,6 +83,7 @@ class Reloader:
         self._totals = totals
         self._admin_bindings = admin_bindings
         self._on_change = on_change
+        self._on_admin = on_admin
         self._lock = asyncio.Lock()
         self._running: asyncio.Task[tuple[str, list[str]]] | None = None
         self._refusal = ""  # why nothing can be reloaded now
@@ -117,6 +129,7 @@ class Reloader:
         if not running.cancelled() and running.exception() is None:
             return running.result()
         self._bindings.abandon()
+        self._admin_bindings.abandon()
         if running.cancelled():
             return "failure", [STOPPING]
         # Whatever it is, the old configuration goes on.
@@ -181,12 +194,15 @@ class Reloader:
 
     async def _serve(self, new: Config) -> str:
         """Change over to this configuration; → why it is not served, "" if it is."""
+        was = [name for name, _, _ in self._admin_bindings.named()]
         try:
             change = await self._bindings.prepare(listener_addresses(new), listener_rules(new))
+            admin = await self._admin_bindings.prepare(admin_addresses(new))
         except StartError as error:
+            self._bindings.abandon()
             return str(error)
         await self._bindings.quiet()
-        own = [listener.address for listener in (*change.bound.values(), *self._admin_bindings.listeners)]
+        own = [listener.address for listener in (*change.bound.values(), *admin.bound.values())]
 
         def change_over() -> None:
             self._workers.add_listeners(change.added)
@@ -199,8 +215,14 @@ class Reloader:
             generation = await self._control.reload(new, own, self._bindings.listener_id, change_over)
         except RowsExhausted as error:
             self._bindings.abandon()
+            self._admin_bindings.abandon()
             return str(error)
         self._on_change(new)
+        gone = self._admin_bindings.commit()
+        if admin.added or gone:
+            fresh = {name: one for name, one in admin.bound.items() if one in admin.added}
+            await self._on_admin(AdminChange(fresh, [name for name in was if name not in admin.bound]))
+            self._admin_bindings.release(gone)
         taken = await self._publisher.wait_acknowledged(generation, APPLY_LIMIT)
         self._control.reloaded()
         why = self._publisher.nobody_serves(generation)

@@ -57,7 +57,7 @@ from gogate_py.process.handover import State
 from gogate_py.process.outgoing import Outgoing
 from gogate_py.process.parsers import check_parsers
 from gogate_py.process.questions import Questions
-from gogate_py.process.reloader import STOPPING, Reloader
+from gogate_py.process.reloader import STOPPING, AdminChange, Reloader
 from gogate_py.process.systemd import Notifier, passed_sockets
 from gogate_py.process.takeover import Takeover, without_own
 from gogate_py.process.upgrade import LIMIT, Upgrade, program, refusal_here
@@ -74,6 +74,8 @@ log = logging.getLogger("gogate.supervisor")
 START_TIMEOUT: Final = 20.0
 #: Beyond gracePeriod: the time workers have to say goodbye.
 GOODBYE: Final = 3.0
+#: How long what was asked on an admin listener that goes may take.
+ADMIN_GRACE: Final = 10.0
 #: Between the signals that the supervisor waits for: another gogate serves now.
 _UPGRADED: Final = 0
 #: Added to the slots of the gogate that this one took over from, whose gauges are kept beside ours.
@@ -144,7 +146,7 @@ class Supervisor:
                 "pid": os.getpid(),
                 "workers": count,
                 "listeners": describe(self._bindings.listeners),
-                "admin": describe(self._admin_bindings.listeners),
+                "admin": self._admin_listeners(),
                 "start_ms": round((monotonic() - self.started) * 1000),
             },
         )
@@ -227,6 +229,7 @@ class Supervisor:
                 self._totals,
                 self._admin_bindings,
                 self._config_changed,
+                self._admin_changed,
             )
             self._watch = FileWatch(self._path, lambda: self._reload("file"))
             self._watch.follow(self.config.files)
@@ -240,6 +243,14 @@ class Supervisor:
         sockets = {name: one.sockets[0].dup() for name, _, one in self._admin_bindings.named()}
         self._admin = AdminServers(self._control, self, self._totals, sockets)
         await self._admin.start()
+
+    async def _admin_changed(self, change: AdminChange) -> None:
+        sockets = {name: one.sockets[0].dup() for name, one in change.added.items()}
+        await self._admin.change(sockets, change.gone, ADMIN_GRACE)
+        log.info("admin listeners changed", extra={"admin": self._admin_listeners()})
+
+    def _admin_listeners(self) -> dict[str, str]:
+        return {name: str(one.address) for name, _, one in self._admin_bindings.named()}
 
     # --- another configuration
 

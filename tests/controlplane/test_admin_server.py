@@ -233,7 +233,7 @@ class TestLimits:
         monkeypatch.setattr(admin_connection, "QUOTA", 4)
         monkeypatch.setattr(admin_connection, "MAX_CONNECTIONS", 8)
         with admin_api() as api:
-            server = api.servers._servers[0][0]
+            server = api.servers._servers["admin"]
 
             def open_connections() -> int:
                 return len(server.server_state.connections)

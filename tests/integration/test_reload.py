@@ -47,6 +47,18 @@ def who(gateway: Gateway, path: str = "/a", **headers: str) -> str:
     return fields.get("x-backend", str(status))
 
 
+def ask(address: str, path: str) -> int:
+    """The status of a GET; 0 when nobody listens, or does so no longer."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
 # --- the ways
 
 
@@ -360,14 +372,51 @@ class TestRefused:
             assert gateway.admin_json("GET", "/config/status")["in_sync"]
             assert gateway.metric("gogate_config_reloads_total", result="failure") >= 5
 
+    def test_the_admin_listeners(self, backends: dict[str, HttpBackend]) -> None:
+        """The reload that moves the listener it came by is answered; a listener for metrics comes and goes; one whose
+        address is taken changes nothing; a client of a listener that stays is not disturbed."""
+        with reloading(web(backends)) as one:
+            server, gateway = one.settings["server"], one.gateway
+            server["registry"] = {"listenAddr": f"127.0.0.1:{free_port()}"}
+            server["metrics"] = {"listenAddr": f"127.0.0.1:{free_port()}"}
+            one.reload()
+            assert ask(server["metrics"]["listenAddr"], "/metrics") == 200
+            before = gateway.admin
+            kept = http.client.HTTPConnection(server["registry"]["listenAddr"], timeout=10)
+            kept.request("GET", "/v1/services")
+            assert kept.getresponse().read()
+            server["admin"] = {"listenAddr": f"127.0.0.1:{free_port()}"}
+            del server["metrics"]
+            changes = one.reload()["changes"]
+            assert f"~ server.admin.listenAddr: {ANY} → {server['admin']['listenAddr']}" in changes
+            gateway.admin = server["admin"]["listenAddr"]
+            assert gateway.admin_request("GET", "/ready")[0] == 200
+            wait_for(lambda: ask(before, "/ready") == 0, what="the old listener to be gone")
+            port = kept.sock.getsockname()
+            kept.request("GET", "/v1/services")
+            assert kept.getresponse().status == 200
+            assert kept.sock.getsockname() == port
+            kept.close()
+            good = gateway.config_path.read_text()
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                server["admin"] = {"listenAddr": f"127.0.0.1:{taken.getsockname()[1]}"}
+                (problem,) = one.refused()
+                assert "the address is already in use" in problem
+            one.settings["server"]["admin"] = {"enabled": False}
+            one.reload()
+            wait_for(lambda: ask(gateway.admin, "/ready") == 0, what="the admin API to be gone")
+            gateway.config_path.write_text(good)  # the file is watched
+            wait_for(lambda: ask(gateway.admin, "/ready") == 200, what="the admin API to be back")
+            assert who(gateway) == "a"
+
     def test_what_needs_a_restart(self, backends: dict[str, HttpBackend]) -> None:
         """It is named, all of it at once; and nothing else of that file is served either."""
         with reloading(web(backends)) as one:
             one.settings["server"]["workers"] = 3
-            one.settings["server"]["admin"] = {"listenAddr": f"127.0.0.1:{free_port()}"}
+            one.settings["server"]["registry"] = {"store": "file:///tmp/x"}
             one.settings["routes"][0]["pool"] = "b"
             assert [line.partition(";")[0] for line in one.refused()] == [
-                f"{key} cannot be changed by a reload" for key in ("server.workers", "server.admin.listenAddr")
+                f"{key} cannot be changed by a reload" for key in ("server.workers", "server.registry.store")
             ]
             assert who(one.gateway) == "a"
 

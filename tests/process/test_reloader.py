@@ -18,6 +18,7 @@ from gogate_py.arena import Arena
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.named_files import digest
 from gogate_py.config.schema import Config
+from gogate_py.controlplane.admin_server import admin_addresses
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import needs_restart
@@ -25,16 +26,20 @@ from gogate_py.controlplane.publisher import Publisher
 from gogate_py.messages import Down
 from gogate_py.process import reloader as module
 from gogate_py.process.bindings import Bindings
-from gogate_py.process.reloader import Reloader
+from gogate_py.process.reloader import AdminChange, Reloader
 from gogate_py.process.workers import Workers
 from gogate_py.telemetry.totals import Totals
 
 OFF = {"enabled": False}
 
 
+ADMIN = {"listenAddr": "127.0.0.1:0"}
+
+
 def text(backend: str = "127.0.0.1:9", **server: Any) -> str:
     """A configuration with one HTTP listener on any port."""
-    return json.dumps({"server": {"httpListenAddr": "127.0.0.1:0", "health": OFF, "backends": [backend], **server}})
+    settings = {"httpListenAddr": "127.0.0.1:0", "admin": ADMIN, "health": OFF, "backends": [backend], **server}
+    return json.dumps({"server": settings})
 
 
 class Silent:
@@ -53,24 +58,30 @@ class World:
         self.path = path
         self.totals = Totals()
         self.publisher = Publisher()
-        self.bindings = Bindings(1)
+        self.bindings, self.operators = Bindings(1), Bindings(1)
         self.changed: list[Config] = []
         config = load_file(str(path), {})
         self.control = Control(config, publisher=self.publisher, workers=1, count=self.totals.count)
         self.workers: Workers
+        self.admin: list[tuple[list[str], list[str]]] = []
         self.reloader: Reloader
 
     async def start(self) -> None:
         await self.bindings.prepare(listener_addresses(self.control.config))
         self.bindings.commit()
+        await self.operators.prepare(admin_addresses(self.control.config))
+        self.operators.commit()
         await self.control.start()
         self.workers = Workers(
             Arena.create(), 0, self.bindings.listeners, lambda slot: None, lambda slot: None, lambda slot, up: None
         )
         self.reloader = Reloader(
-            str(self.path), self.control, self.publisher, self.workers, self.bindings, self.totals, Bindings(1),
-            self.changed.append,
+            str(self.path), self.control, self.publisher, self.workers, self.bindings, self.totals, self.operators,
+            self.changed.append, self.admin_changed,
         )  # fmt: skip
+
+    async def admin_changed(self, change: AdminChange) -> None:
+        self.admin.append((sorted(change.added), sorted(change.gone)))
 
     async def reload(self, new: str | None = None) -> tuple[str, tuple[str, ...]]:
         """Reload, after writing this; → result, problems."""
@@ -101,6 +112,7 @@ def run(path: Path, body: Callable[[World], Coroutine[object, object, None]]) ->
         finally:
             await world.control.stop()
             world.bindings.close()
+            world.operators.close()
 
     asyncio.run(main())
 
@@ -126,7 +138,7 @@ def test_another_spelling_is_no_change(path: Path) -> None:
 
     async def body(world: World) -> None:
         same = "# a comment\nserver:\n  backends: ['127.0.0.1:9']\n  health: {enabled: false, interval: 5s}\n"
-        same += "  httpListenAddr: 127.0.0.1:0\n"
+        same += "  httpListenAddr: 127.0.0.1:0\n  admin: {listenAddr: '127.0.0.1:0'}\n"
         assert load_text(same, "x", {}) == world.control.config
         assert await world.reload(same) == ("unchanged", ())
         assert world.control.generation == 1
@@ -170,15 +182,7 @@ def test_a_file_that_is_gone(path: Path) -> None:
 
 FIXED = {
     "server.workers": ({"workers": 2}, {"workers": 3}),
-    "server.admin.enabled": ({}, {"admin": {"enabled": False}}),
-    "server.admin.listenAddr": ({}, {"admin": {"listenAddr": "127.0.0.1:9099"}}),
-    "server.metrics.listenAddr": ({}, {"metrics": {"listenAddr": "127.0.0.1:9099"}}),
-    "server.registry.listenAddr": ({}, {"registry": {"listenAddr": "127.0.0.1:9099"}}),
-    "server.metrics.enabled": (
-        {"metrics": {"listenAddr": "127.0.0.1:9099"}}, {"metrics": {"listenAddr": "127.0.0.1:9099", "enabled": False}}),
-    "server.registry.enabled": (
-        {"registry": {"listenAddr": "127.0.0.1:9099"}}, {"registry": {"listenAddr": "127.0.0.1:9099", "enabled": False}}
-    ),
+    "server.registry.store": ({}, {"registry": {"store": "file:///tmp/x"}}),
 }  # fmt: skip
 
 
@@ -200,6 +204,25 @@ def test_it_is_refused_and_nothing_else_is_done(path: Path) -> None:
              "own from the start)",),
         )  # fmt: skip
         assert [view.addr for view in world.control.backends()] == ["127.0.0.1:9"]
+
+    run(path, body)
+
+
+def test_the_supervisors_own_listeners(path: Path) -> None:
+    """Added, moved and taken away; one that is taken leaves everything as it was."""
+
+    async def body(world: World) -> None:
+        assert [name for name, _, _ in world.operators.named()] == ["admin"]
+        assert (await world.reload(text(metrics=ADMIN)))[0] == "success"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            bad = {"listenAddr": f"127.0.0.1:{taken.getsockname()[1]}"}
+            result, problems = await world.reload(text(metrics=ADMIN, admin=bad, httpListenAddr="127.0.0.1:0"))
+        assert result == "failure"
+        assert "in use" in problems[0]
+        assert (await world.reload(text(metrics=ADMIN, admin={"listenAddr": "localhost:0"})))[0] == "success"
+        assert (await world.reload(text(admin={"enabled": False})))[0] == "success"
+        assert world.admin == [(["metrics"], []), (["admin"], []), ([], ["admin", "metrics"])]
+        assert world.operators.listeners == []
 
     run(path, body)
 
