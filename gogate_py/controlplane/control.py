@@ -23,7 +23,7 @@ from gogate_py.clock import monotonic, wall
 from gogate_py.config import schema
 from gogate_py.config.schema import Config
 from gogate_py.config.store_values import store_path
-from gogate_py.controlplane.compiler import ListenerIds
+from gogate_py.controlplane.compiler import ListenerIds, default_listener_id
 from gogate_py.controlplane.handed_state import HandedKeys, HandedLease, HandedName, HandedState
 from gogate_py.controlplane.key_sets import KeySetFetcher, KeySetStatus
 from gogate_py.controlplane.leases import Count, Leases
@@ -62,6 +62,7 @@ class Control:
         publisher: Publisher,
         workers: int,
         own_addresses: Iterable[Address] = (),
+        listener_id: ListenerIds = default_listener_id,
         reset_row: Callable[[int], None] = lambda row: None,
         reset_limit: Callable[[int], None] = lambda row: None,
         count: Count = lambda name, labels: None,
@@ -97,6 +98,7 @@ class Control:
             config,
             publisher=publisher,
             workers=workers,
+            listener_id=listener_id,
             registry=self._registry,
             overrides=self._overrides,
             states=self._states,

@@ -18,7 +18,6 @@ from gogate_py.controlplane.compiler import (
     ListenerIds,
     Member,
     compile_snapshot,
-    default_listener_id,
     joins,
     limit_identities,
     members,
@@ -54,6 +53,7 @@ class Membership:
         *,
         publisher: Publisher,
         workers: int,
+        listener_id: ListenerIds,
         registry: Registry,
         overrides: Overrides,
         states: MemberStates,
@@ -64,7 +64,7 @@ class Membership:
         self.config = config
         self._pools = config.effective_pools()
         self._limits = limit_identities(config)
-        self._listener_id: ListenerIds = default_listener_id
+        self._listener_id = listener_id
         self._publisher = publisher
         self._workers = workers
         self._registry = registry

@@ -36,6 +36,10 @@ class Change(NamedTuple):
     texts: dict[str, str]
     rules: dict[str, str]
 
+    def listener_id(self, name: str, address: str) -> str:
+        """The id of a listener's sockets once it is served."""
+        return self.bound[name].id if name in self.bound else name
+
 
 class Bindings:
     """The listeners of the data plane by name. ``slots``: one socket for each worker slot."""
@@ -56,9 +60,9 @@ class Bindings:
         return list(self._bound.values())
 
     def listener_id(self, name: str, address: str) -> str:
-        """The id of a listener's sockets, in the configuration that is being prepared, or served."""
-        bound = self._coming.bound if self._coming is not None else self._bound
-        return bound[name].id if name in bound else name
+        """The id of a listener's sockets in the configuration that is served, whatever is being prepared: workers may
+        be told anew of backends meanwhile."""
+        return self._bound[name].id if name in self._bound else name
 
     def named(self) -> list[tuple[str, str, BoundListener]]:
         """Every listener with its name, and its address as the configuration has it."""
@@ -87,7 +91,7 @@ class Bindings:
                 present = self._bound[name] if self._texts.get(name) == text else going.pop(text, None)
                 if present is not None:
                     sockets = [sock.dup() for sock in present.sockets]
-                    listener = BoundListener(self._new_id(name), present.address, sockets)
+                    listener = BoundListener(self._new_id(name), present.address, sockets, ours=present.ours)
                 else:
                     address = parse(text, allow_port_zero=True)
                     beside = (address.port, address.is_unix) in ports

@@ -212,7 +212,7 @@ class Reloader:
             self._bindings.release(removed)
 
         try:
-            generation = await self._control.reload(new, own, self._bindings.listener_id, change_over)
+            generation = await self._control.reload(new, own, change.listener_id, change_over)
         except RowsExhausted as error:
             self._bindings.abandon()
             self._admin_bindings.abandon()

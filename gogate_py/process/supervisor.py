@@ -190,6 +190,7 @@ class Supervisor:
             publisher=self._publisher,
             workers=count,
             own_addresses=[one.address for one in (*self._bindings.listeners, *self._admin_bindings.listeners)],
+            listener_id=self._bindings.listener_id,
             reset_row=self._arena.reset_backend,
             reset_limit=self._arena.reset_limiter,
             count=self._totals.count,

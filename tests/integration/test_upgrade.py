@@ -21,6 +21,7 @@ from doubles.gateway import ROOT, Gateway, echo_server, wait_for
 from doubles.http_backend import HttpBackend
 from doubles.load import Load
 from doubles.reloading import Stream, upgrading_echo
+from doubles.servers import free_port
 from doubles.upgrading import ENDED, FAILED, Upgrading, gone
 
 OFF = {"enabled": False}
@@ -78,6 +79,29 @@ def test_nothing_is_lost() -> None:
             assert len(gateway.line) == 3
             assert gateway.process.wait(5) == 0
             wait_for(lambda: gateway.metric("gogate_backend_connections_active") == 0, what="no connection")
+            gateway.end()
+
+
+def test_listeners_that_moved_before_are_served(backend: HttpBackend) -> None:
+    """The new gogate has the sockets by the names that its file gives them, whatever reloads went before."""
+    with echo_server() as (host, port):
+        route = {"name": "tcp", "type": "tcp", "listenAddr": f"127.0.0.1:{free_port()}", "pool": "tcp"}
+        settings: dict[str, Any] = {
+            "server": {"workers": 2, "admin": {"listenAddr": ANY}, "httpListenAddr": ANY, "health": OFF},
+            "pools": {"web": {"backends": [backend.address]}, "tcp": {"backends": [f"{host}:{port}"]}},
+            "routes": [{"name": "web", "pool": "web"}, route],
+        }
+        with Upgrading(json.dumps(settings)) as gateway:
+            route["listenAddr"] = f"127.0.0.1:{free_port()}"  # its new sockets have an id of their own
+            gateway.config_path.write_text(json.dumps(settings))
+            assert gateway.admin_request("POST", "/reload")[0] == 200
+            gateway.upgrade()
+            assert gateway.get()[0] == 200
+            for _ in range(8):
+                with socket.create_connection(("127.0.0.1", int(route["listenAddr"].rpartition(":")[2])), 5) as sock:
+                    sock.sendall(b"ping")
+                    assert sock.recv(10) == b"ping"
+            assert not gateway.logged("no socket for listener")
             gateway.end()
 
 

@@ -85,10 +85,13 @@ def test_a_moved_listener_is_bound_before_the_old_one_goes() -> None:
         old, new = free_port(), free_port()
         await served(bindings, a=f"127.0.0.1:{old}")
         change = await bindings.prepare({"a": f"127.0.0.1:{new}"})
-        moved = bindings.listener_id("a", f"127.0.0.1:{new}")
+        moved = change.listener_id("a", f"127.0.0.1:{new}")
         assert moved != "a"
+        # who compiles a snapshot now, because a backend moved, still means the old one
+        assert bindings.listener_id("a", f"127.0.0.1:{old}") == "a"
         assert change.added[0].id == moved
         removed = bindings.commit()
+        assert bindings.listener_id("a", f"127.0.0.1:{new}") == moved
         assert listens(old)
         assert listens(new)
         bindings.release(removed)

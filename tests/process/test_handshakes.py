@@ -109,6 +109,9 @@ def test_only_where_nobody_goes_on_listening() -> None:
                 assert [is_stopped(listener) for listener in before] == [False, False, True, False]
                 bindings.abandon()
                 assert not any(is_stopped(listener) for listener in before)
+                await bindings.prepare({"kept": kept, "old": renamed, "gone": gone, "passed by another name": address})
+                bindings.release(bindings.commit())
+                before = bindings.listeners
                 await bindings.quiet_all()
                 assert [is_stopped(listener) for listener in before] == [True, True, True, False]
             finally:
