@@ -56,6 +56,8 @@ SLOW = 0.5
 PATIENCE = 15.0
 #: How many clients of each kind a process has.
 CLIENTS = {"kept": 6, "fresh": 6, "slow": 3, "tls": 3, "ws": 3, "tcp": 3}
+#: And which address.
+NEEDS = {"kept": "http", "fresh": "http", "slow": "http", "tls": "tls", "ws": "http", "tcp": "tcp"}
 
 
 class Failed(Exception):
@@ -74,8 +76,7 @@ class Clients:
     failures: list[tuple[str, str, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        needs = {"tcp": "tcp", "tls": "tls"}
-        self._kinds = {k: n for k, n in CLIENTS.items() if needs.get(k, "http") in self.addresses}
+        self._kinds = {kind: count for kind, count in CLIENTS.items() if NEEDS[kind] in self.addresses}
         self._pause = sum(n for kind, n in self._kinds.items() if kind != "slow") / self.rate
 
     def look(self) -> dict[str, Any]:

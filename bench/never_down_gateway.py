@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import trustme
 from parts import ROOT, accepts, free_port, running, wait_until
 
 Settings = dict[str, Any]
@@ -26,14 +28,17 @@ class Gateway:
     """A gogate that is reloaded. Its file is laid out as a ConfigMap is: config.yaml → ..data/config.yaml, ..data → a
     folder with a version."""
 
-    def __init__(self, folder: Path, settings: Settings, admin: int) -> None:
+    def __init__(self, folder: Path, settings: Settings, admin: int, tls: int) -> None:
         self.process: subprocess.Popen[bytes]
+        self.pid = 0  # of the supervisor: after an upgrade another one than that of ``process``
         self.settings = settings
         self.visitors = Visitors(settings)
         self.path = folder / "config.yaml"
         self._folder = folder
         self._admin = admin
+        self._tls = tls
         self._versions = 0
+        self.new_certificate()
         self._new_version(json.dumps(settings))
         self.path.symlink_to(Path("..data", "config.yaml"))
 
@@ -55,6 +60,35 @@ class Gateway:
     def generation(self) -> int:
         """Of what is served."""
         return int(self.ask("GET", "/stats")[1]["generation"])
+
+    def new_certificate(self) -> None:
+        """Exchange the files of the TLS listener's certificate."""
+        issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
+        for name, blob in (("tls.crt", issued.cert_chain_pems[0]), ("tls.key", issued.private_key_pem)):
+            new = self._folder / f"{name}.new"
+            new.write_bytes(blob.bytes())
+            new.chmod(0o600)
+            new.rename(self._folder / name)
+
+    def shows_certificate(self) -> bool:
+        """Whether new TLS clients are shown the certificate in the files."""
+        wanted = (self._folder / "tls.crt").read_text().strip()
+        return all(ssl.get_server_certificate(("127.0.0.1", self._tls)).strip() == wanted for _ in range(4))
+
+    def upgrade(self) -> list[int]:
+        """Start the program anew, and wait until it serves; → the workers of the one before, that finish what runs."""
+        before, workers = self.pid, [one["pid"] for one in self.workers()]
+        os.kill(before, signal.SIGUSR2)
+
+        def serves() -> bool:
+            try:
+                self.pid = self.ask("GET", "/stats")[1]["pid"]
+            except OSError:
+                return False
+            return self.pid != before
+
+        wait_until(serves, "an upgrade")
+        return workers
 
     # --- ways to reload
 
@@ -112,7 +146,7 @@ class Gateway:
     def signalled(self, text: str) -> None:
         """By SIGHUP, at once after the change."""
         self._replace(text.encode())
-        self.process.send_signal(signal.SIGHUP)
+        os.kill(self.pid, signal.SIGHUP)
 
     def asked(self, text: str) -> None:
         """By the admin API."""
@@ -239,6 +273,10 @@ def _moved_listener(one: Gateway, n: int) -> None:
     one.settings["server"]["httpListenAddr"] = f":{port}" if n % 2 else f"127.0.0.1:{port}"
 
 
+def _certificate(one: Gateway, n: int) -> None:
+    one.new_certificate()
+
+
 def _operators(one: Gateway, n: int) -> None:
     one.settings["server"]["admin"]["token"] = f"token-of-the-bench-{n}"
     one.settings["logging"] = {"level": ("info", "warn")[n % 2], "access": {"enabled": bool(n % 2)}}
@@ -254,6 +292,7 @@ KINDS: dict[str, Callable[[Gateway, int], None]] = {
     "listener added, moved, removed": _visitors,
     "listener renamed, with streams on it": _renamed_listener,
     "listener moved (127.0.0.1:p, :p)": _moved_listener,
+    "certificate exchanged": _certificate,
     "admin token, logging": _operators,
 }
 BROKEN = (
@@ -266,31 +305,36 @@ BROKEN = (
 @contextlib.contextmanager
 def gateway(web: int, echo: int) -> Iterator[tuple[Gateway, dict[str, tuple[str, int]]]]:
     """A gogate with two workers before the backend; → it, and its addresses for clients."""
-    ports = {name: free_port() for name in ("http", "tcp")}
+    ports = {name: free_port() for name in ("http", "tcp", "tls")}
     admin = free_port()
-    settings: Settings = {
-        "server": {
-            "workers": 2, "httpListenAddr": f"127.0.0.1:{ports['http']}", "admin": {"listenAddr": f"127.0.0.1:{admin}"},
-            "health": {"enabled": False}, "shutdown": {"gracePeriod": f"{GRACE}s"},
-            "limits": {"connectionsPerClient": 0},
-        },
-        "pools": {
-            "web": {"backends": [f"127.0.0.1:{web}", f"localhost:{web}"]},
-            "echo": {"backends": [f"127.0.0.1:{echo}"]},
-        },
-        "routes": [
-            {"name": "web", "pool": "web"},
-            {"name": "echo", "type": "tcp", "listenAddr": f"127.0.0.1:{ports['tcp']}", "pool": "echo"},
-        ],
-    }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="gogate-bench-") as name:
-        one = Gateway(Path(name), settings, admin)
+        settings: Settings = {
+            "server": {
+                "workers": 2, "httpListenAddr": f"127.0.0.1:{ports['http']}",
+                "admin": {"listenAddr": f"127.0.0.1:{admin}"},
+                "health": {"enabled": False}, "shutdown": {"gracePeriod": f"{GRACE}s"},
+                "limits": {"connectionsPerClient": 0},
+            },
+            "listeners": [{
+                "name": "secure", "type": "http", "listenAddr": f"127.0.0.1:{ports['tls']}",
+                "tls": {"certificates": [{"certFile": f"{name}/tls.crt", "keyFile": f"{name}/tls.key"}]},
+            }],
+            "pools": {
+                "web": {"backends": [f"127.0.0.1:{web}", f"localhost:{web}"]},
+                "echo": {"backends": [f"127.0.0.1:{echo}"]},
+            },
+            "routes": [
+                {"name": "web", "pool": "web"},
+                {"name": "echo", "type": "tcp", "listenAddr": f"127.0.0.1:{ports['tcp']}", "pool": "echo"},
+            ],
+        }  # fmt: skip
+        one = Gateway(Path(name), settings, admin, ports["tls"])
         log_path = Path(name, "log")
         with log_path.open("wb") as log, running(
             [sys.executable, "-m", "gogate_py", "-config", str(one.path)], stdout=subprocess.DEVNULL, stderr=log,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         ) as process:  # fmt: skip
-            one.process = process
+            one.process, one.pid = process, process.pid
 
             def ready() -> bool:
                 if process.poll() is not None:
@@ -302,3 +346,6 @@ def gateway(web: int, echo: int) -> Iterator[tuple[Gateway, dict[str, tuple[str,
                 yield one, {name: ("127.0.0.1", port) for name, port in ports.items()}
             finally:
                 one.visitors.leave()
+                with contextlib.suppress(ProcessLookupError):
+                    if one.pid != process.pid:
+                        os.kill(one.pid, signal.SIGKILL)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from parts import running, wait_until
+from never_down_clients import NEEDS
+from parts import running
 
 SCRIPT = str(Path(__file__).parent / "never_down_clients.py")
 #: Requests, messages and blocks a second of all clients together: about half of what gogate can on two shared cores.
@@ -38,7 +39,7 @@ class Failure:
 @dataclass
 class Cost:
     """What events of one kind cost: how many there were, what went well meanwhile and what failed, by client and
-    outcome; the longest that anything took, seconds; ``excused`` failed on a killed worker's own connections."""
+    outcome; the longest that anything took, seconds; ``excused`` failed as it must (see Costs.of)."""
 
     events: int = 0
     ok: int = 0
@@ -87,6 +88,10 @@ class Load:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
+    def kinds(self) -> set[str]:
+        """The kinds of clients there are."""
+        return {kind for kind, needs in NEEDS.items() if needs in self._addresses}
+
     def look(self) -> None:
         """Take over what has happened up to now."""
         for process in self._processes:
@@ -101,13 +106,20 @@ class Load:
     def settle(self) -> None:
         """Until clients of every kind have been served for a while."""
         self.look()
-        goal = {kind: n + BETWEEN for kind, n in self.ok.items() if kind != "slow"}
+        goal = {kind: self.ok[kind] + BETWEEN for kind in self.kinds() - {"slow"}}
+        self._until(goal)
 
-        def served() -> bool:
+    def start(self) -> None:
+        """Until every kind of client was served once."""
+        self._until(dict.fromkeys(self.kinds(), 1))
+
+    def _until(self, goal: dict[str, int]) -> None:
+        give_up = time.monotonic() + 20
+        while waiting := [kind for kind, n in goal.items() if self.ok[kind] < n]:
+            if time.monotonic() > give_up:
+                raise SystemExit(f"clients are not served: {waiting}; the last failures: {self.failures[-10:]}")
+            time.sleep(0.02)
             self.look()
-            return all(self.ok[kind] >= n for kind, n in goal.items())
-
-        wait_until(served, "clients that are served")
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -123,9 +135,10 @@ class Costs:
         self.rows: dict[str, Cost] = {}
 
     @contextlib.contextmanager
-    def of(self, what: str, *, owned: Container[int] = (), settled: bool = True) -> Iterator[Cost]:
-        """One event: what fails in the block, and until clients are served as before, is its cost. ``owned``: clients'
-        ports whose connections were lost with their worker; they are excused."""
+    def of(self, what: str, excuse: Callable[[Failure], bool] = lambda failure: False, *, settled: bool = True
+           ) -> Iterator[Cost]:
+        """One event: what fails in the block, and until clients are served as before, is its cost. ``excuse``: says
+        which failures are none: nothing else was promised."""
         load = self.load
         load.look()
         load.worst = 0.0
@@ -140,8 +153,9 @@ class Costs:
         cost.ok += load.ok.total() - ok
         cost.worst = max(cost.worst, load.worst)
         failures = load.failures[first:]
-        cost.failed.update((one.kind, one.outcome) for one in failures if one.port not in owned)
-        cost.excused += sum(one.port in owned for one in failures)
+        excused = [one for one in failures if excuse(one)]
+        cost.excused += len(excused)
+        cost.failed.update((one.kind, one.outcome) for one in failures if one not in excused)
 
 
 @contextlib.contextmanager
@@ -150,13 +164,3 @@ def backend() -> Iterator[tuple[int, int]]:
     with running([sys.executable, SCRIPT, "backend"], stdout=subprocess.PIPE) as process, _pipe(process.stdout) as out:
         http_port, tcp_port = json.loads(out.readline())
         yield http_port, tcp_port
-
-
-def started(load: Load) -> None:
-    """Wait until every kind of client has been served once."""
-    give_up = time.monotonic() + 20
-    while not {"kept", "fresh", "slow", "ws"} <= load.ok.keys():
-        if time.monotonic() > give_up:
-            raise SystemExit(f"clients are not served: {load.ok} {load.failures[:5]}")
-        time.sleep(0.05)
-        load.look()

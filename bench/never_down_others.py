@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from never_down_load import Cost, Costs, Load, backend, started
+from never_down_load import Cost, Costs, Load, backend
 from parts import accepts, free_port, running, wait_until
 
 
@@ -90,7 +90,7 @@ def measure(name: str, reloads: int) -> dict[str, Cost]:
         with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             wait_until(lambda: accepts(port), f"{name} to be ready")
             with Load(addresses) as load:
-                started(load)
+                load.start()
                 costs = Costs(load)
                 for number in range(reloads):
                     with costs.of(f"{name}: reload"):
