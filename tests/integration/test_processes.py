@@ -185,6 +185,31 @@ def test_kill_9_of_the_zygote_leaves_the_workers_alone(backend: HttpBackend) -> 
         assert gateway.stop() == 0
 
 
+def test_a_worker_that_keeps_dying_is_given_time(backend: HttpBackend) -> None:
+    """Its first replacement comes at once, further ones after 1, 2 … s; the other worker serves all the while, and
+    nobody who waits in the dead one's queue is lost."""
+    with Gateway(http_gateway(backend.address)) as gateway, Load(
+        gateway.address("http:default"), kept=4, fresh=4, pause=0.02
+    ) as load:
+        load.wait_ok(20)
+        owned: set[int] = set()
+        for times in (1, 2, 3):
+            before = gateway.pids()
+            os.kill(before[0], signal.SIGSTOP)  # so that what it has can be listed exactly
+            owned |= _client_ports(before[0], gateway.address("http:default"))
+            os.kill(before[0], signal.SIGKILL)
+            wait_for(lambda times=times: len(gateway.logged("worker keeps dying")) == times - 1, what="the pause")
+            load.wait_ok(20)
+            wait_for(lambda before=before: _replaced(gateway, before, 0), what="a new worker")
+            assert gateway.pids()[1] == before[1]
+        assert [line["next_try_s"] for line in gateway.logged("worker keeps dying")] == [1.0, 2.0]
+        load.wait_ok(20)
+        load.stop()
+        assert set(load.lost_ports) <= owned
+        assert load.outcomes["refused"] == load.outcomes["error"] == 0
+        assert gateway.stop() == 0
+
+
 # --- the end
 
 
