@@ -365,6 +365,7 @@ def _tcp(target: TlsTarget, **more: Any) -> TcpPlane:
 
 
 @both_loops
+@pytest.mark.usefixtures("way")
 def test_a_relay_over_tls(loop: str) -> None:
     """Megabytes pass unchanged both ways; the backend's close_notify is the end of both, after its last byte."""
 

@@ -20,6 +20,9 @@ from gogate_py.snapshot import Listener, Snapshot, SniRoute, TcpRoute
 TLS = {"tls": listener_tls()}
 BIG = 10 << 20
 
+#: Also with splice from the first byte: what TLS carries must never go past it.
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def tls_pair(bed: TcpPlane) -> tuple[TlsPeer, Peer]:
     """A client that shook hands, and its backend's end."""
