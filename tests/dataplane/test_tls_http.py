@@ -231,8 +231,9 @@ def test_bodies_both_ways(loop: str, newest: ssl.TLSVersion) -> None:
             while (request := await talk.request())[0]:
                 await talk.send(answer(request[1]))
 
-        async with HttpPlane(StubUpstream(play), listener=TLS) as bed:
-            client = await bed.client(tls=client_context(newest=newest), name="a.test", limit=65536)
+        async with HttpPlane(StubUpstream(play), listener=TLS, send_buffer=65536) as bed:
+            context = client_context(newest=newest)
+            client = await bed.client(tls=context, name="a.test", limit=65536, receive_buffer=65536)
             head = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n" % len(body)
             for _ in range(2):
                 sending = asyncio.create_task(client.send(head + body))

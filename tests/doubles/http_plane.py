@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import ssl
@@ -222,6 +223,7 @@ class HttpPlane:
                     await until(lambda connections=connections: connections._open == 0, "no backend connection is left")
             assert not self.plane.hangups._watched
         self.plane.hangups.close()
+        os.close(self.plane.arena.fd)
 
     def check_balance(self) -> None:
         """Everything that is counted up was counted down again."""
