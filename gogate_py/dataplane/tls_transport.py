@@ -130,7 +130,7 @@ class TlsTransport:
                 incoming.read()  # what is behind close_notify does not count
         if self._outgoing.pending:
             self._answer()
-        if self._ended and not (self._ended_told or self._paused or self._closing or incoming.pending):
+        if self._ended and not (self._ended_told or self._paused or self._closing):
             self._ended_told = True
             if not self._protocol.eof_received():
                 self.close()

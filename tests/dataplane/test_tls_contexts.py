@@ -156,7 +156,10 @@ def test_minimum_version() -> None:
 
 @needs_openssl
 def test_no_renegotiation() -> None:
-    """A client that asks for new keys in TLS 1.2 is told no, and goes on or away."""
+    """A client that asks for new keys in TLS 1.2 is told no, whatever OpenSSL's own default is."""
+    options = contexts(listener_tls()).choose("").context.options
+    assert options & ssl.OP_NO_RENEGOTIATION
+    assert options & ssl.OP_NO_COMPRESSION
 
     async def main() -> None:
         async with HttpPlane(StubUpstream(), listener={"tls": listener_tls()}) as bed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -15,6 +16,7 @@ from doubles.tls_backends import TlsTarget, settings
 from doubles.tls_clients import TlsPeer, certificate, client_context, listener_tls
 
 from gogate_py.dataplane.tls_transport import TlsTransport
+from gogate_py.listener_tls import ListenerContexts
 from gogate_py.snapshot import Listener, Snapshot, SniRoute, TcpRoute
 
 TLS = {"tls": listener_tls()}
@@ -321,6 +323,15 @@ class _Raw:
         self.written = b""
         self.aborted = False
 
+    def pause_reading(self) -> None:
+        """Nothing is read here."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read here."""
+
+    def write_eof(self) -> None:
+        """The test looks at what was written before."""
+
     def set_protocol(self, protocol: object) -> None:
         """Nothing is read here."""
 
@@ -341,14 +352,71 @@ class _Raw:
         self.aborted = True
 
 
-class _Silent:
-    """A protocol that says nothing."""
+class _Note:
+    """A protocol that notes what it gets, and reads one record at a time."""
 
-    def connection_made(self, transport: object) -> None:
-        """Nothing."""
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.ended = False
+
+    def connection_made(self, transport: TlsTransport) -> None:
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Nothing."""
+        self.got.append(data)
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return True
+
+
+def shaken(context: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO, TlsPeer]:
+    """A server's end of a handshake in memory, its two buffers, and a client without a socket."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    spoken = context.wrap_bio(incoming, outgoing, server_side=True)
+    with socket.socket() as nowhere:
+        peer = TlsPeer(nowhere, client_context(), "a.test")
+    done = 0
+    while done < 2:
+        done = 0
+        for one, sent, to in ((peer.spoken, peer._out, incoming), (spoken, outgoing, peer._in)):
+            try:
+                one.do_handshake()
+                done += 1
+            except ssl.SSLWantReadError:
+                pass
+            to.write(sent.read())
+    return spoken, incoming, outgoing, peer
+
+
+def test_what_waits_is_read_behind_our_own_end() -> None:
+    """Records that the protocol did not want yet outlast write_eof, where OpenSSL looks into them; one by one, in
+    order, and the client's end comes last."""
+
+    async def main() -> None:
+        context = ListenerContexts(listener_tls(), http=False).choose("a.test").context
+        spoken, incoming, outgoing, peer = shaken(context)
+        note = _Note()
+        transport = TlsTransport(asyncio.get_running_loop(), _Raw(), spoken, incoming, outgoing)
+        transport.begin(note)
+        for data in (b"one", b"two", b"three"):
+            peer.spoken.write(data)
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.spoken.unwrap()
+        transport.data_received(peer._out.read())
+        transport.eof_received()
+        assert note.got == [b"one"]
+        transport.write_eof()
+        for number in (2, 3):
+            transport.resume_reading()
+            await until(lambda number=number: len(note.got) == number)
+            assert not note.ended
+        transport.resume_reading()
+        await until(lambda: note.ended)
+        assert note.got == [b"one", b"two", b"three"]
+
+    run(main())
 
 
 def test_answers_of_tls_itself_are_not_kept_without_bound() -> None:
@@ -360,7 +428,7 @@ def test_answers_of_tls_itself_are_not_kept_without_bound() -> None:
         raw = _Raw()
         spoken = context.wrap_bio(incoming, outgoing, server_side=True)
         transport = TlsTransport(asyncio.get_running_loop(), raw, spoken, incoming, outgoing)
-        transport.begin(_Silent())
+        transport.begin(_Note())
         rounds = 0
         while not raw.aborted:
             outgoing.write(bytes(1024))  # in OpenSSL's stead
