@@ -44,6 +44,7 @@ from gogate_py.controlplane.process_use import process_gauges
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
 from gogate_py.controlplane.reloads import Reload, reload_object
+from gogate_py.controlplane.route_stats import route_stats
 from gogate_py.controlplane.service_answers import services_answer
 from gogate_py.errors import ConfigError
 from gogate_py.messages import Connection
@@ -171,7 +172,7 @@ class Api:
             Endpoint("/healthz", health, "the same", everywhere),
             Endpoint("/ready", ready, "whether it takes new traffic; 503 with the reasons when not", everywhere),
             Endpoint("/readyz", ready, "the same", everywhere),
-            Endpoint("/stats", {"GET": self.stats}, "workers, connections, requests, latency, pools", admin),
+            Endpoint("/stats", {"GET": self.stats}, "workers, connections, requests, latency, pools; ?by=route", admin),
             Endpoint("/backends", {"GET": self.backends}, "every backend of every pool", admin),
             Endpoint("/backends/{id:path}/drain", {"POST": self.drain}, "give it no new work; ?pool= for one", admin),
             Endpoint("/backends/{id:path}/undrain", {"POST": self.undrain}, "give it work again; ?pool=", admin),
@@ -255,6 +256,9 @@ class Api:
     async def stats(self, request: Request) -> Response:
         """Numbers since the start."""
         control, supervision = self._control, self._supervision
+        by = request.query_params.get("by", "")
+        if by not in ("", "route"):
+            raise ApiError(400, "by is route, or left out.", field="by")
         ready, reasons = control.readiness()
         return json_answer(
             {
@@ -273,6 +277,7 @@ class Api:
                     for one in control.key_sets()
                 ],
                 **stats_object(self._totals, control.backends(), supervision.backend_live),
+                **(route_stats(self._totals, (one.name for one in control.routes())) if by else {}),
             }
         )
 

@@ -189,6 +189,7 @@ def stats_object(totals: Totals, backends: Iterable[BackendView], live: Live) ->
             "total": sum(accepted.values()),
             "active": sum(active.values()),
             "refused": sum(refused.values()),
+            "refused_by_reason": _by_last(totals.counter("gogate_connections_refused_total")),
             "listeners": {
                 name: {
                     "total": accepted.get((name,), 0),
@@ -206,6 +207,7 @@ def stats_object(totals: Totals, backends: Iterable[BackendView], live: Live) ->
         },
         "latency_ms": _latency(totals, "gogate_request_duration_seconds"),
         "tcp_duration_ms": _latency(totals, "gogate_connection_duration_seconds"),
+        "tcp_by_result": _by_last(totals.counter("gogate_tcp_connections_total")),
         "rate_limit": {
             "rejected": int(totals.counter_sum("gogate_rate_limit_rejected_total")),
             "by_limit": _nested(totals, "gogate_rate_limit_rejected_total"),
@@ -320,6 +322,7 @@ def _latency(totals: Totals, name: str) -> dict[str, float | None]:
         "mean": ms(histogram.total / count) if count else None,
         "p50": ms(quantile(histogram, 0.5)),
         "p90": ms(quantile(histogram, 0.9)),
+        "p95": ms(quantile(histogram, 0.95)),
         "p99": ms(quantile(histogram, 0.99)),
     }
 

@@ -11,7 +11,7 @@ module knows neither the text format nor who reads it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from gogate_py.messages import Counts
@@ -151,6 +151,10 @@ class Totals:
             whole.total += part.total
         return whole
 
+    def histograms(self, name: str) -> Mapping[Labels, HistogramTotal]:
+        """The live table of one histogram."""
+        return self._histograms[name]
+
     def counted(self) -> Counts:
         """Everything that was ever counted, as one report."""
         return Counts(
@@ -226,18 +230,23 @@ def quantile(histogram: HistogramTotal, q: float) -> float | None:
 
     What is slower than the last bound counts as the last bound.
     """
-    count = sum(histogram.buckets)
+    return bucket_quantile(histogram.buckets, DURATION_BOUNDS, q)
+
+
+def bucket_quantile(buckets: Sequence[float], bounds: Sequence[float], q: float) -> float | None:
+    """The same of any buckets, in the unit of their upper bounds; there is one bucket more than bounds."""
+    count = sum(buckets)
     if not count:
         return None
     rank = q * count
-    below = 0
+    below = 0.0
     lower = 0.0
-    for upper, n in zip(DURATION_BOUNDS, histogram.buckets[:-1], strict=True):
+    for upper, n in zip(bounds, buckets[:-1], strict=True):
         if n and below + n >= rank:
             return lower + (upper - lower) * (rank - below) / n
         below += n
         lower = upper
-    return DURATION_BOUNDS[-1]
+    return bounds[-1]
 
 
 def _tables(kind: str) -> dict[str, dict[Labels, T]]:

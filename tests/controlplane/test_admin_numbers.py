@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from admin_harness import CONFIG, AdminHarness, admin_api
@@ -56,14 +57,36 @@ def test_stats(api: AdminHarness) -> None:
     assert stats["requests"]["local"] == {"no_backend": 4}
     assert stats["connections"]["listeners"] == {"http": {"total": 8, "active": 4, "refused": 2}}
     assert stats["rate_limit"] == {"rejected": 10, "by_limit": {"": {"ip": 10}}}
+    assert stats["connections"]["refused_by_reason"] == {"no_backend": 2}
+    assert stats["tcp_by_result"] == {"ok": 12}
     assert (stats["latency_ms"]["count"], stats["latency_ms"]["mean"]) == (60, 8.0)
-    assert 5 < stats["latency_ms"]["p50"] < stats["latency_ms"]["p99"] <= 10
+    latency = stats["latency_ms"]
+    assert 5 < latency["p50"] < latency["p90"] < latency["p95"] < latency["p99"] <= 10
+    assert "routes" not in stats
     assert stats["tcp_duration_ms"]["p99"] is None
     pool = stats["pools"]["default"]
     assert (pool["backends"], pool["healthy"], pool["active_connections"]) == (2, 2, 14)
     backend = pool["by_backend"]["127.0.0.1:9001"]
     assert backend["requests"] == {"success": 60, "failure": 0}
     assert (backend["tcp_connections"], backend["bytes_sent"]) == (12, 2000)
+
+
+def test_stats_by_route(api: AdminHarness) -> None:
+    """?by=route: every route with its counters and its histogram, also those without a request; other words are 400."""
+    untouched: dict[str, Any] = {"by_code": {}, "tcp": {}, "buckets": []}
+    assert api.ask("GET", "/stats?by=route").json["routes"] == {"default-http": untouched}
+    report(api)
+    buckets = [0] * len(DURATION_BOUNDS) + [4]
+    api.totals.add(0, Counts([], [], [("gogate_route_duration_seconds", ("default-http",), buckets, 99.0)]))
+    stats = api.ask("GET", "/stats?by=route").json
+    assert stats["routes"] == {
+        "default-http": {"by_code": {"200": 60, "503": 4}, "tcp": {}, "buckets": buckets},
+        "db": {"by_code": {}, "tcp": {"ok": 12}, "buckets": []},
+    }
+    assert stats["bucket_bounds_ms"] == [bound * 1000 for bound in DURATION_BOUNDS]
+    assert stats["requests"]["total"] == 64
+    wrong = api.ask("GET", "/stats?by=pool")
+    assert (wrong.status, wrong.json["field"]) == (400, "by")
 
 
 def test_metrics(api: AdminHarness) -> None:
