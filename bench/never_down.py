@@ -180,7 +180,7 @@ def _row(what: str, cost: Cost) -> tuple[str, ...]:
     if cost.excused:
         streams += f" (besides {cost.excused})"
     return (what, str(cost.events), str(cost.ok), str(cost.of("fresh")), str(cost.of("kept")), streams,
-            str(cost.of("unsent")), f"{cost.worst * 1000:.0f}")  # fmt: skip
+            str(cost.of("unsent")), f"{cost.worst[0] * 1000:.0f} ({cost.worst[1]})")  # fmt: skip
 
 
 def main() -> int:

@@ -39,13 +39,13 @@ class Failure:
 @dataclass
 class Cost:
     """What events of one kind cost: how many there were, what went well meanwhile and what failed, by client and
-    outcome; the longest that anything took, seconds; ``excused`` failed as it must (see Costs.of)."""
+    outcome; the longest that anything took, seconds, and what; ``excused`` failed as it must (see Costs.of)."""
 
     events: int = 0
     ok: int = 0
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)
     excused: int = 0
-    worst: float = 0.0
+    worst: tuple[float, str] = (0.0, "")
 
     def of(self, column: str) -> int:
         """Requests that failed; in the column "unsent" connections that were closed while nothing was under way."""
@@ -57,7 +57,7 @@ class Cost:
         """For JSON."""
         failed = {f"{kind} {outcome}": n for (kind, outcome), n in self.failed.items()}
         return {"events": self.events, "ok": self.ok, "failed": failed, "excused": self.excused,
-                "worst_ms": round(self.worst * 1000)}  # fmt: skip
+                "worst_ms": round(self.worst[0] * 1000), "worst_kind": self.worst[1]}  # fmt: skip
 
 
 class Load:
@@ -68,7 +68,7 @@ class Load:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.ok: Counter[str] = Counter()
         self.failures: list[Failure] = []
-        self.worst = 0.0
+        self.worst = (0.0, "")
 
     def __enter__(self) -> Load:
         settings = json.dumps({"addresses": self._addresses, "rate": RATE / PROCESSES})
@@ -100,7 +100,7 @@ class Load:
         for process in self._processes:
             found = json.loads(_pipe(process.stdout).readline())
             self.ok.update(found["ok"])
-            self.worst = max(self.worst, *found["worst"].values(), 0.0)
+            self.worst = max([self.worst, *((took, kind) for kind, took in found["worst"].items())])
             self.failures += [Failure(*one) for one in found["failures"]]
 
     def settle(self) -> None:
@@ -141,7 +141,7 @@ class Costs:
         which failures are none: nothing else was promised."""
         load = self.load
         load.look()
-        load.worst = 0.0
+        load.worst = (0.0, "")
         ok, first = load.ok.total(), len(load.failures)
         cost = self.rows.setdefault(what, Cost())
         yield cost
