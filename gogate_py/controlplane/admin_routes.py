@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import msgspec
 from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +25,6 @@ from gogate_py.config.listeners import data_listeners, find_http_listener
 from gogate_py.controlplane.admin_bodies import drain_deadline, is_weight, read_object
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
 from gogate_py.controlplane.admin_views import (
-    LiveState,
     backend_object,
     drain_object,
     gauges,
@@ -38,16 +36,18 @@ from gogate_py.controlplane.admin_views import (
 )
 from gogate_py.controlplane.certificates import InUse, expiry_gauge, in_use, listener_object
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.dashboard import asset, page, wants_page
+from gogate_py.controlplane.live_stream import Live
 from gogate_py.controlplane.operations import BackendView
-from gogate_py.controlplane.plan import Plan, render, to_json
+from gogate_py.controlplane.plan import render, to_json
 from gogate_py.controlplane.process_use import process_gauges
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
-from gogate_py.controlplane.reloads import Reload, reload_object
+from gogate_py.controlplane.reloads import reload_object
 from gogate_py.controlplane.route_stats import route_stats
 from gogate_py.controlplane.service_answers import services_answer
+from gogate_py.controlplane.supervision import Supervision
 from gogate_py.errors import ConfigError
-from gogate_py.messages import Connection
 from gogate_py.middleware.question import BadQuestion, Question
 from gogate_py.telemetry.exposition import Exposition, Gauges
 from gogate_py.telemetry.totals import Labels, Totals
@@ -56,62 +56,6 @@ SERVICES: Final = "/v1/services"
 HEARTBEAT: Final = "/heartbeat"
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class WorkerView(msgspec.Struct, frozen=True):
-    """One worker slot as it is shown. ``started_s``: seconds since its process started."""
-
-    slot: int
-    pid: int
-    state: str  # starting | serving | draining | dead
-    started_s: float
-    restarts: int
-
-
-class Supervision(Protocol):
-    """What the admin API asks of the supervisor."""
-
-    @property
-    def started(self) -> float:
-        """Monotonic seconds of its start."""
-        ...
-
-    def workers(self) -> list[WorkerView]:
-        """Every worker slot."""
-        ...
-
-    async def connections(self) -> list[Connection]:
-        """Every live L4 connection."""
-        ...
-
-    async def close_connection(self, connection_id: str, /) -> bool:
-        """Cut one; whether it was there."""
-        ...
-
-    def backend_live(self, row: int, /) -> LiveState:
-        """What the arena knows of the backend in this row."""
-        ...
-
-    def explain(self, question: Question, listener: str, /) -> dict[str, Any]:
-        """What would happen to this request now, if it came in by the listener of this id ("": by any). Raises
-        WireError for one that is not valid HTTP."""
-        ...
-
-    async def reload(self) -> Reload | None:
-        """Reload the configuration from its file; None when there is none."""
-        ...
-
-    async def plan(self, text: str, /) -> Plan | None:
-        """What serving this text as the configuration would do; None when there is no file. Raises ConfigError."""
-        ...
-
-    def reloads(self) -> tuple[str, list[Reload], Reload | None]:
-        """The file, the last reloads (newest first), and the last one if it failed."""
-        ...
-
-    def log_lines_dropped(self) -> int:
-        """Lines the log writer dropped since the last call."""
-        ...
 
 
 @frozen
@@ -159,6 +103,7 @@ class Api:
         self._explaining = asyncio.Lock()
         self._in_use: tuple[schema.Config, list[InUse]] | None = None
         self._exposition = Exposition(totals, self._gauges)
+        self.live = Live(control, supervision, totals)
         everywhere = frozenset({"admin", "metrics", "registry"})
         admin = frozenset({"admin"})
         metrics = frozenset({"admin", "metrics"})
@@ -182,6 +127,9 @@ class Api:
                 'override its weight: {"weight": 5}; back to the configured one; ?pool=',
                 admin,
             ),
+            Endpoint("/events", {"GET": self.live.answer}, "figures and happenings as they come (SSE)", admin),
+            Endpoint("/topology", {"GET": self.topology}, "listeners, routes, pools, backends and their states", admin),
+            Endpoint("/dashboard/{file}", {"GET": self.asset}, "parts of the page that browsers get at /", admin),
             Endpoint("/listeners", {"GET": self.listeners}, "every listener for clients, its certificates", admin),
             Endpoint("/routes", {"GET": self.routes}, "every route: matches, pool or split, counts", admin),
             Endpoint("/routes/{name}", {"GET": self.route}, "one route", admin),
@@ -214,6 +162,8 @@ class Api:
         shown = [endpoint.path.replace(":path", "") for endpoint in served]
 
         async def index(request: Request) -> Response:
+            if listener == "admin" and wants_page(request.headers.get("accept", "")):
+                return page()
             listed = [
                 {"path": path, "methods": sorted(endpoint.verbs), "does": endpoint.does}
                 for path, endpoint in zip(shown, served, strict=True)
@@ -228,7 +178,7 @@ class Api:
             answer = problem(404, f"There is nothing at this path.{did_you_mean(path, shown)}", path)
             await answer(scope, receive, send)
 
-        top = Endpoint("/", {"GET": index}, "this list", frozenset({listener}))
+        top = Endpoint("/", {"GET": index}, "this list; the dashboard for browsers", frozenset({listener}))
         routes = [Route(endpoint.path, endpoint) for endpoint in (top, *served)]
         return Router(routes, redirect_slashes=False, default=unknown)
 
@@ -320,6 +270,14 @@ class Api:
         if self._in_use is None or self._in_use[0] is not self._control.config:
             self._in_use = (self._control.config, in_use(self._control.config))
         return self._in_use[1]
+
+    async def topology(self, request: Request) -> Response:
+        """What the dashboard draws."""
+        return json_answer(self.live.topology())
+
+    async def asset(self, request: Request) -> Response:
+        """A part of the dashboard's page."""
+        return asset(request.path_params["file"])
 
     async def listeners(self, request: Request) -> Response:
         """Every listener for clients, with its certificates."""

@@ -30,8 +30,10 @@ from gogate_py.config.schema import Admin, Config, Metrics, Registry
 from gogate_py.controlplane.admin_access import UNIX_PEER, AccessSettings, Refusal, WrongTokens, decide, is_change
 from gogate_py.controlplane.admin_connection import QUOTA, SURPLUS, AdminProtocol
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, problem
-from gogate_py.controlplane.admin_routes import HEARTBEAT, SERVICES, Api, Supervision
+from gogate_py.controlplane.admin_routes import HEARTBEAT, SERVICES, Api
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.pulse import PERIOD
+from gogate_py.controlplane.supervision import Supervision
 from gogate_py.telemetry.totals import Totals
 
 log = logging.getLogger("gogate.admin")
@@ -196,13 +198,14 @@ class AdminServers:
         self._servers: dict[str, _Uvicorn] = {}
         self._tasks: dict[_Uvicorn, asyncio.Task[None]] = {}  # those that are left, too
         self._leaving: set[asyncio.Task[None]] = set()
-        self._keeping: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Serve; returns when every listener accepts. Raises what kept one from it."""
         for listener, sock in self._first.items():
             await self._add(listener, sock)
-        self._keeping = asyncio.get_running_loop().create_task(self._upkeep())
+        loop = asyncio.get_running_loop()
+        self._chores = [loop.create_task(self._upkeep()), loop.create_task(self._beats())]
 
     async def _add(self, listener: str, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -242,10 +245,10 @@ class AdminServers:
 
     async def stop(self, grace: float) -> None:
         """Accept nothing more, answer what was asked, end within ``grace`` seconds (and a little to close)."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-            self._keeping = None
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        self._chores = []
         for server in self._servers.values():
             server.leave(grace)
         await asyncio.gather(self._end(list(self._servers.values()), grace), *self._leaving)
@@ -263,6 +266,17 @@ class AdminServers:
             for connection in list(server.server_state.connections):
                 connection.transport.abort()
             del self._tasks[server]
+
+    async def _beats(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                self._api.live.beat()
+            except Exception as error:  # the top of a task that must survive
+                log.error("internal error", exc_info=error, extra={"where": "live figures"})
+            due = max(due + PERIOD, loop.time())
+            await asyncio.sleep(due - loop.time())
 
     async def _upkeep(self) -> None:
         while True:

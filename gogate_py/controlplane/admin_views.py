@@ -99,8 +99,8 @@ def split_object(arms: Sequence[ArmView]) -> list[dict[str, Any]]:
     ]
 
 
-def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -> dict[str, Any]:
-    """One route: what it matches, where it goes, what stands in between, what happened on it."""
+def route_shape(route: schema.Route, arms: Sequence[ArmView]) -> dict[str, Any]:
+    """One route: what it matches and where it goes."""
     match = route.match
     matched: dict[str, Any] = {
         "host": match.host,
@@ -130,11 +130,16 @@ def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -
         shown["fixed_response"] = route.fixed_response.status
     else:
         shown["pool"] = route.pool
+    return shown
+
+
+def route_object(route: schema.Route, arms: Sequence[ArmView], totals: Totals) -> dict[str, Any]:
+    """One route: what it matches, where it goes, and what happened on it."""
     by_code = {
         code: int(n) for (name, code), n in totals.counter("gogate_route_requests_total").items() if name == route.name
     }
     return {
-        **shown,
+        **route_shape(route, arms),
         "requests": {"total": sum(by_code.values()), "by_code": by_code},
         "rate_limited": _of_route(totals, "gogate_rate_limit_rejected_total", route.name),
         "auth_failures": _of_route(totals, "gogate_auth_failures_total", route.name),

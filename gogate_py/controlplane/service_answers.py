@@ -15,7 +15,7 @@ gets the list again; who does not read at all is cut. When gogate drains, long p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -27,23 +27,17 @@ from starlette.types import Receive, Scope, Send
 
 from gogate_py.clock import monotonic
 from gogate_py.config.values import BadValue, Duration, format_duration
-from gogate_py.controlplane.admin_connection import CONNECTION, AdminProtocol
 from gogate_py.controlplane.admin_problems import ApiError, json_answer
 from gogate_py.controlplane.admin_views import service_object
 from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.event_stream import EVENT_STREAM, KEEP_ALIVE, STUCK, framed, stream, unless_gone, waiting
 from gogate_py.controlplane.registry import Registration
 from gogate_py.controlplane.service_watch import Event, TooManyWatchers
 
 INDEX: Final = "X-Gogate-Index"
-EVENT_STREAM: Final = "text/event-stream"
 
 #: Longest wait of a long poll, seconds.
 MAX_WAIT: Final = 600.0
-#: A stream without news says so this often: proxies and clients cut what is silent.
-KEEP_ALIVE: Final = 15.0
-#: How long a client may leave what it was sent unread.
-STUCK: Final = 30.0
-
 _WAIT: Final = Duration(0, MAX_WAIT)
 _STATES: Final = ("passing", "warning", "suspect", "critical")
 _encode: Final = msgspec.json.Encoder().encode
@@ -99,7 +93,7 @@ async def services_answer(control: Control, request: Request) -> Response:
         with _watching(control, request.scope):
             watch = control.watch
             since = watch.index if asked.index is None else asked.index
-            await _unless_gone(request.receive, watch.wait(since, asked.wait, asked.concerns))
+            await unless_gone(request.receive, watch.wait(since, asked.wait, asked.concerns))
     index = control.watch.index
     return json_answer({"services": _services(control, asked)}, headers={INDEX: str(index)})
 
@@ -116,37 +110,11 @@ def _services(control: Control, asked: Asked) -> list[dict[str, Any]]:
 @contextmanager
 def _watching(control: Control, scope: Scope) -> Iterator[None]:
     """Count a request among those that wait. Raises ApiError."""
-    connection: AdminProtocol | None = scope.get("state", {}).get(CONNECTION)
     try:
-        with control.watch.watching():
-            if connection is not None:
-                connection.watching = True
-            try:
-                yield
-            finally:
-                if connection is not None:
-                    connection.watching = False
+        with control.watch.watching(), waiting(scope):
+            yield
     except TooManyWatchers as error:
         raise ApiError(503, str(error), headers={"Retry-After": "5"}) from None
-
-
-async def _unless_gone(receive: Receive, waiting: Coroutine[Any, Any, None]) -> None:
-    """Do this, unless the client goes away meanwhile. Raises what it raises."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    loop = asyncio.get_running_loop()
-    leaves, work = loop.create_task(gone()), loop.create_task(waiting)
-    try:
-        await asyncio.wait((leaves, work), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-    finally:
-        for task in (leaves, work):
-            task.cancel()
-        await asyncio.gather(leaves, work, return_exceptions=True)
 
 
 class _Stream(Response):
@@ -161,11 +129,7 @@ class _Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client goes or gogate drains. Raises ApiError before anything was sent."""
         with _watching(self._control, scope):
-            try:
-                await _unless_gone(receive, self._send_all(send))
-            except TimeoutError:
-                connection: AdminProtocol = scope["state"][CONNECTION]
-                connection.transport.abort()
+            await stream(scope, receive, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -187,16 +151,11 @@ class _Stream(Response):
 
     def _whole(self) -> bytes:
         body = _encode({"services": _services(self._control, self._asked)})
-        return _framed("services", self._control.watch.index, body)
+        return framed("services", self._control.watch.index, body)
 
     def _told(self, event: Event) -> bytes:
         if not event.body:
             one = event.instance
             body = _encode(service_object(one, self._control.pools_of(one), monotonic()))
-            event.body = _framed(event.kind, event.index, body)
+            event.body = framed(event.kind, event.index, body)
         return event.body
-
-
-def _framed(kind: str, index: int, body: bytes) -> bytes:
-    """One event as it is written. JSON has no raw line ends."""
-    return b"event: %b\nid: %d\ndata: %b\n\n" % (kind.encode(), index, body)

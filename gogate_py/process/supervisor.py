@@ -24,7 +24,6 @@ from gogate_py import __version__
 from gogate_py.arena import BREAKER_STATE, EJECTED_UNTIL, Arena
 from gogate_py.clock import monotonic, monotonic_ns
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.admin_routes import WorkerView
 from gogate_py.controlplane.admin_server import AdminServers, admin_addresses
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.certificates import CertificateWatch
@@ -33,6 +32,7 @@ from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
+from gogate_py.controlplane.supervision import WorkerView
 from gogate_py.errors import StartError
 from gogate_py.messages import (
     Applied,
