@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no finding: speed is looked at in bench/.
+settings.register_profile("gogate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gogate")
 
 sys.path.insert(0, str(Path(__file__).parent))  # doubles.* from anywhere in the tests
 
