@@ -21,6 +21,7 @@ _COMMANDS = {
     "reload": ("gogate_py.cli.operate", "reload", "Make a running gateway read its configuration again."),
     "plan": ("gogate_py.cli.operate", "plan", "Show what another configuration would do to a running gateway."),
     "status": ("gogate_py.cli.operate", "status", "Show what a running gateway does."),
+    "top": ("gogate_py.cli.top.command", "top", "Show live what happens at a running gateway."),
     "health": ("gogate_py.cli.health", "health", "Say whether a running gateway is alive, by the exit code."),
     "drain": ("gogate_py.cli.operate", "drain", "Give a backend no new work, or work again."),
     "services": ("gogate_py.cli.operate", "services", "List the registered services."),

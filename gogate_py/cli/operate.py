@@ -100,7 +100,7 @@ def status(client: AdminClient, as_json: bool) -> None:
 
 def _overview(stats: dict[str, Any], config: dict[str, Any]) -> list[str]:
     state = "draining" if stats["draining"] else "ready" if stats["ready"] else "not ready"
-    lines = [f"gogate {stats['version']} is {state}, pid {stats['pid']}, up {_span(stats['uptime_s'])}"]
+    lines = [f"gogate {stats['version']} is {state}, pid {stats['pid']}, up {span(stats['uptime_s'])}"]
     lines += [f"not ready {reason}" for reason in stats["reasons"] if reason != state]
     lines += [f"warning   {warning}" for warning in stats["warnings"]]
     failing = config["failing"]
@@ -139,7 +139,7 @@ def backend_line(one: dict[str, Any]) -> str:
     words = ["up" if one["healthy"] else f"down ({one['last_error'] or 'not probed yet'})"]
     if one["draining"]:
         left = one.get("drain_ends_in_s")
-        words.append("draining" if left is None else f"draining, {_span(math.ceil(left))} left" if left else "drained")
+        words.append("draining" if left is None else f"draining, {span(math.ceil(left))} left" if left else "drained")
     if one["ejected"]:
         words.append("ejected")
     if one["breaker"] != "closed":
@@ -167,7 +167,7 @@ def _overrides(overrides: dict[str, Any]) -> list[str]:
     ]
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A time for people: its two largest units."""
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     left = int(seconds)
