@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -34,11 +34,6 @@ async def read_object(request: Request, *, optional: bool = False) -> dict[str, 
     if not isinstance(value, dict):
         raise ApiError(400, "The body must be a JSON object.")
     return value
-
-
-def is_weight(value: object, most: int) -> TypeGuard[int]:
-    """Whether a value of a body is a whole number from 0 to ``most``."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def drain_deadline(body: dict[str, Any], query: str | None) -> float | None:

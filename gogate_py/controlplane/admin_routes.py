@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
-from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
@@ -22,7 +21,8 @@ from gogate_py import __version__
 from gogate_py.clock import monotonic
 from gogate_py.config import schema
 from gogate_py.config.listeners import data_listeners, find_http_listener
-from gogate_py.controlplane.admin_bodies import drain_deadline, is_weight, read_object
+from gogate_py.controlplane.admin_bodies import drain_deadline, read_object
+from gogate_py.controlplane.admin_endpoint import Endpoint
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, did_you_mean, json_answer, problem
 from gogate_py.controlplane.admin_views import (
     backend_object,
@@ -37,7 +37,9 @@ from gogate_py.controlplane.admin_views import (
 from gogate_py.controlplane.certificates import InUse, expiry_gauge, in_use, listener_object
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.dashboard import asset, page, wants_page
+from gogate_py.controlplane.json_values import whole_number
 from gogate_py.controlplane.live_stream import Live
+from gogate_py.controlplane.openapi import document
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import render, to_json
 from gogate_py.controlplane.process_use import process_gauges
@@ -54,43 +56,6 @@ from gogate_py.telemetry.totals import Labels, Totals
 
 SERVICES: Final = "/v1/services"
 HEARTBEAT: Final = "/heartbeat"
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-@frozen
-class Endpoint:
-    """One path with what each method does there. ``on``: the listeners that serve it."""
-
-    path: str
-    verbs: Mapping[str, Handler]
-    does: str
-    on: frozenset[str]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        path = scope["path"]
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        handler = self.verbs.get(method)
-        answer: Response
-        if handler is None:
-            allow = ", ".join(f"{verb}, HEAD" if verb == "GET" else verb for verb in self.verbs)
-            answer = problem(405, f"This path takes {allow}.", path, headers=[("Allow", allow)])
-        else:
-            try:
-                answer = await handler(request)
-                await answer(scope, receive, send)
-                return
-            except ApiError as error:
-                answer = problem(
-                    error.status,
-                    error.detail,
-                    path,
-                    field=error.field,
-                    headers=error.headers.items(),
-                    more=error.more,
-                )
-        await answer(scope, receive, send)
 
 
 class Api:
@@ -129,6 +94,8 @@ class Api:
             ),
             Endpoint("/events", {"GET": self.live.answer}, "figures and happenings as they come (SSE)", admin),
             Endpoint("/topology", {"GET": self.topology}, "listeners, routes, pools, backends and their states", admin),
+            Endpoint("/openapi.json", {"GET": self.openapi}, "this API as an OpenAPI document", admin),
+            Endpoint("/docs", {"GET": self.docs}, "that document as a page", admin),
             Endpoint("/dashboard/{file}", {"GET": self.asset}, "parts of the page that browsers get at /", admin),
             Endpoint("/listeners", {"GET": self.listeners}, "every listener for clients, its certificates", admin),
             Endpoint("/routes", {"GET": self.routes}, "every route: matches, pool or split, counts", admin),
@@ -279,6 +246,14 @@ class Api:
         """A part of the dashboard's page."""
         return asset(request.path_params["file"])
 
+    async def docs(self, request: Request) -> Response:
+        """The page of the OpenAPI documents."""
+        return page("docs.html")
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of this API."""
+        return json_answer(document([("/", ("GET",)), *((one.path, one.verbs) for one in self.endpoints)]))
+
     async def listeners(self, request: Request) -> Response:
         """Every listener for clients, with its certificates."""
         return json_answer({"listeners": [listener_object(one) for one in data_listeners(self._control.config)]})
@@ -318,8 +293,8 @@ class Api:
     async def set_weight(self, request: Request) -> Response:
         """Override a backend's weight."""
         body = await read_object(request)
-        weight = body.get("weight")
-        if set(body) != {"weight"} or not is_weight(weight, 1000):
+        weight = whole_number(body.get("weight"), 1000)
+        if set(body) != {"weight"} or weight is None:
             raise ApiError(400, 'Expected {"weight": n}, n a whole number from 0 to 1000.', field="weight")
         return self._changed(request, lambda identity, pool: self._control.set_weight(identity, pool, weight))
 
@@ -365,15 +340,18 @@ class Api:
         if set(body) != {"weights"} or not isinstance(weights, dict) or not weights:
             raise ApiError(400, 'Expected {"weights": {"pool": n, …}}.', field="weights")
         pools = {arm.pool: arm.weight for arm in self._control.split(route)}
-        for pool, weight in weights.items():
+        wanted: dict[str, int] = {}
+        for pool, given in weights.items():
             if pool not in pools:
                 shown, near = pool[:MAX_SHOWN], did_you_mean(pool, pools)
                 raise ApiError(400, f"The split has no arm {shown}.{near}", field=f"weights.{shown}")
-            if not is_weight(weight, 1_000_000):
+            weight = whole_number(given, 1_000_000)
+            if weight is None:
                 raise ApiError(400, "A weight is a whole number from 0 to 1000000.", field=f"weights.{pool}")
-        if not any({**pools, **weights}.values()):
+            wanted[pool] = weight
+        if not any({**pools, **wanted}.values()):
             raise ApiError(400, "At least one arm needs a weight above 0.", field="weights")
-        return json_answer({"split": split_object(self._control.set_split(route, weights))})
+        return json_answer({"split": split_object(self._control.set_split(route, wanted))})
 
     async def reset_split(self, request: Request) -> Response:
         """Back to the configured weights."""

@@ -29,9 +29,9 @@ def wants_page(accept: str) -> bool:
     return "text/html" in accept
 
 
-def page() -> Response:
-    """The page."""
-    return _answer(_PAGE)
+def page(name: str = _PAGE) -> Response:
+    """The page; or another one."""
+    return _answer(name)
 
 
 def asset(name: str) -> Response:

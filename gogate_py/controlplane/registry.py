@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from gogate_py.config.values import BadValue, Duration
+from gogate_py.controlplane.json_values import whole_number
 from gogate_py.controlplane.registry_rules import AddressForbidden, AddressRules, RegistrationError
 from gogate_py.errors import GogateError
 from gogate_py.policy.lease_state import CRITICAL, GONE, PASSING, SUSPECT, Lease, hold_after_stall, in_rotation, judge
@@ -381,6 +382,7 @@ def _weight(body: dict[str, object]) -> int:
     value = body.get("weight")
     if value is None:
         return 1
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_WEIGHT:
+    weight = whole_number(value, _MAX_WEIGHT)
+    if weight is None:
         raise RegistrationError("weight", f"is a whole number from 0 to {_MAX_WEIGHT} (0 = listed, without traffic)")
-    return value
+    return weight

@@ -1,0 +1,49 @@
+"""One path of the admin API: which method does what there, and how what cannot be done is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gogate_py.controlplane.admin_problems import ApiError, problem
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@frozen
+class Endpoint:
+    """One path with what each method does there. ``on``: the listeners that serve it."""
+
+    path: str
+    verbs: Mapping[str, Handler]
+    does: str
+    on: frozenset[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = scope["path"]
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        handler = self.verbs.get(method)
+        answer: Response
+        if handler is None:
+            allow = ", ".join(f"{verb}, HEAD" if verb == "GET" else verb for verb in self.verbs)
+            answer = problem(405, f"This path takes {allow}.", path, headers=[("Allow", allow)])
+        else:
+            try:
+                answer = await handler(request)
+                await answer(scope, receive, send)
+                return
+            except ApiError as error:
+                answer = problem(
+                    error.status,
+                    error.detail,
+                    path,
+                    field=error.field,
+                    headers=error.headers.items(),
+                    more=error.more,
+                )
+        await answer(scope, receive, send)
