@@ -66,11 +66,12 @@ bench-checks: $(TEST_STAMP) ## What strictness costs: of a request, of nasty hea
 	$(BIN)/python bench/idle_clients.py
 	$(BIN)/python bench/client_table_cost.py
 
-bench-policies: $(TEST_STAMP) ## What routing, balancing, limiting and every stage of a route cost
+bench-policies: $(TEST_STAMP) ## What routing, balancing, limiting, every stage of a route and watching requests cost
 	$(BIN)/python bench/routes.py
 	$(BIN)/python bench/balancers.py
 	$(BIN)/python bench/rate_limit_cost.py
 	$(BIN)/python bench/stage_cost.py
+	$(BIN)/python bench/decision_cost.py
 
 bench-never-down: $(TEST_STAMP) ## What reloads, broken files, killed workers and the end cost clients, beside nginx and HAProxy
 	$(BIN)/python bench/never_down.py

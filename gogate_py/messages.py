@@ -76,7 +76,34 @@ class CloseConnection(Struct, frozen=True, tag="close"):
     id: str
 
 
-Down = Welcome | Listen | Configure | States | KeySet | Drain | ListConnections | CloseConnection
+class ListRequests(Struct, frozen=True, tag="list_requests"):
+    """Answered with Requests: the newest ``limit`` records, of one route and of one status where asked."""
+
+    question: int
+    limit: int
+    route: str = ""
+    status: int = 0
+
+
+class FindRequest(Struct, frozen=True, tag="find_request"):
+    """Answered with RequestFound: the newest record with this id, or of a request with this X-Request-ID."""
+
+    question: int
+    id: str
+
+
+Down = (
+    Welcome
+    | Listen
+    | Configure
+    | States
+    | KeySet
+    | Drain
+    | ListConnections
+    | CloseConnection
+    | ListRequests
+    | FindRequest
+)
 
 
 # --- up
@@ -146,6 +173,99 @@ class Closed(Struct, frozen=True, tag="closed"):
     found: bool
 
 
+class RequestSummary(Struct, frozen=True):
+    """One recorded request, in short."""
+
+    id: str
+    request_id: str
+    time: str  # when its head was complete
+    worker: int
+    kept: str  # why: asked | failed | slow | sampled | traced
+    method: str
+    host: str
+    path: str
+    status: int
+    reason: str  # as in its access line; "": the backend's answer was passed on
+    duration_ms: float
+    route: str
+    pool: str
+    backend: str
+    tries: int
+    client: str
+    trace_id: str = ""
+
+
+class StageVerdict(Struct, frozen=True, omit_defaults=True):
+    """What a stage of the route said: passed | refused | answered | interrupted | not asked."""
+
+    name: str
+    verdict: str
+    reason: str = ""
+    waited_ms: float = 0.0  # for others: a service that was asked, a body
+
+
+class Try(Struct, frozen=True, omit_defaults=True):
+    """One try at a backend; times in ms, the first since the head was complete. What is not there did not happen, or
+    was not watched."""
+
+    backend: str
+    started_ms: float | None = None
+    queue_ms: float | None = None  # for one of maxConnsPerHost connections
+    connect_ms: float | None = None
+    reused: bool = False  # a kept connection
+    trial: bool = False  # of a breaker that is half-open
+    first_byte_ms: float | None = None  # from the request's head sent to the answer's head
+    duration_ms: float | None = None
+    status: int = 0
+    reason: str = ""  # why it failed
+    detail: str = ""
+
+
+class Timers(Struct, frozen=True, omit_defaults=True):
+    """Where the time of a request went, ms. ``receive`` is from the first byte of the head (from accept, for the first
+    request of a connection) to the last of the body; everything else begins with the complete head."""
+
+    total: float
+    receive: float | None = None
+    queue: float | None = None  # for a backend with room, and for a connection
+    connect: float | None = None  # all tries
+    first_byte: float | None = None  # of the last try
+
+
+class RequestRecord(Struct, frozen=True):
+    """What was decided about one request. ``watched``: from its start; else only what was known at its end."""
+
+    summary: RequestSummary
+    watched: bool
+    timers: Timers
+    listener: str
+    scheme: str
+    query: str  # secrets redacted, here and in the fields
+    fields: list[tuple[str, str]]
+    user: str
+    stages: list[StageVerdict]
+    arm: str  # why the split chose the pool; "" without a split
+    balancer: str
+    tries: list[Try]
+    detail: str
+    bytes_sent: int  # of the answer, to the client
+    body_bytes: int  # of the request's body
+
+
+class Requests(Struct, frozen=True, tag="requests"):
+    """Answer to ListRequests, the newest first."""
+
+    question: int
+    requests: list[RequestSummary]
+
+
+class RequestFound(Struct, frozen=True, tag="request_found"):
+    """Answer to FindRequest."""
+
+    question: int
+    record: RequestRecord | None
+
+
 class Unreachable(Struct, frozen=True, tag="unreachable"):
     """A connect to this backend failed: the resolver may look again, the prober may hurry."""
 
@@ -165,7 +285,19 @@ class Drained(Struct, frozen=True, tag="drained"):
     cut: int
 
 
-Up = Applied | Unapplied | Counts | LogLines | Connections | Closed | Unreachable | UnknownKey | Drained
+Up = (
+    Applied
+    | Unapplied
+    | Counts
+    | LogLines
+    | Connections
+    | Closed
+    | Requests
+    | RequestFound
+    | Unreachable
+    | UnknownKey
+    | Drained
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -393,6 +393,16 @@ class AccessLog(Struct, frozen=True, array_like=True):
     enabled: bool
     format: str  # json | text
     sample: float
+    timers: bool = False  # lines of requests say where the time went
+
+
+class Decisions(Struct, frozen=True, array_like=True):
+    """Which requests are recorded (dataplane/decisions), besides those that failed."""
+
+    allow: tuple[str, ...] = ()  # networks of clients that may ask for it
+    keep: int = 0  # records in this worker; 0 = none
+    slow: float = 0.0  # a request that takes this long, seconds; 0 = off
+    sample: float = 0.0  # share of all requests
 
 
 class Snapshot(Struct, frozen=True, array_like=True):
@@ -410,3 +420,4 @@ class Snapshot(Struct, frozen=True, array_like=True):
     trusted_proxies: tuple[str, ...]
     rate_limits: tuple[RateLimit, ...] = ()
     head_rules: HeadRules = HeadRules()
+    decisions: Decisions = Decisions()

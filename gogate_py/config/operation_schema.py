@@ -37,6 +37,19 @@ class Metrics:
 
 
 @attrs.frozen
+class Trace:
+    """Decision records: what gogate did with single requests, at /requests of the admin listener."""
+
+    allow_cidrs: tuple[str, ...] = setting(
+        ListOf(Cidr()), "clients that may ask for one by X-Gogate-Trace: 1; [] = nobody", key="allowCIDRs",
+        default=("127.0.0.0/8", "::1/128"))
+    keep: int = setting(Integer(0, 10_000, zero="none"), "the last ones, in each worker", default=200)
+    slow: float = setting(
+        Duration(0, 3600, zero="off"), "requests that take longer are kept, as are those that fail", default=1.0)
+    sample: float = setting(Fraction(), "share of all requests that are kept, too", default=0.0)
+
+
+@attrs.frozen
 class Registry:
     """Services that register themselves and send heartbeats."""
 
@@ -69,6 +82,8 @@ class Access:
     enabled: bool = setting(Boolean(), "", default=True)
     path: str = setting(Text(r"\S.*", "a path"), "a file, or - for standard output", default="-")
     sample: float = setting(Fraction(), "share of the lines that are written", default=1.0)
+    timers: bool = setting(
+        Boolean(), "HTTP: receive_ms, queue_ms, connect_ms, first_byte_ms; costs some µs a request", default=False)
 
 
 @attrs.frozen

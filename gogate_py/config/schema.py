@@ -20,7 +20,7 @@ from gogate_py.config.access_schema import Auth, Cache, Cors, ForwardAuth
 from gogate_py.config.backend_tls_schema import BackendTls
 from gogate_py.config.dns_schema import Dns
 from gogate_py.config.names import Cidr, FieldName, ListenAddress, Name, ServerNamePattern
-from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown
+from gogate_py.config.operation_schema import Access, Admin, Logging, Metrics, Registry, Shutdown, Trace
 from gogate_py.config.pool_schema import (
     Backend,
     CircuitBreaker,
@@ -54,7 +54,8 @@ __all__ = [
     "BackendTls", "Cache", "CertificateFiles", "CircuitBreaker", "Config", "Cors", "Dns", "FieldEdits", "FixedResponse",
     "ForwardAuth", "Health", "HttpTransport", "Limits", "Listener", "ListenerTls", "LoadBalancer", "Logging", "Match",
     "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry", "Retry", "Rewrite", "Route", "RouteLimits",
-    "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts"]
+    "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts",
+    "Trace"]
 
 #: The pool and the routes that the short form stands for.
 DEFAULT_POOL: Final = "default"
@@ -159,6 +160,7 @@ class Server:
         Size(0, 1 << 50, zero="no limit"), "of a worker; at 85 % no keep-alive, at 95 % no new connections", default=0)
     admin: Admin = setting(Group(Admin), "health, state, registration")
     metrics: Metrics = setting(Group(Metrics), "for Prometheus; may stand at top level")
+    trace: Trace = setting(Group(Trace), "what was decided about single requests")
     registry: Registry = setting(Group(Registry), "services that register themselves")
     shutdown: Shutdown = setting(Group(Shutdown), "between SIGTERM and the end")
 

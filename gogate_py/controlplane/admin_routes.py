@@ -46,6 +46,7 @@ from gogate_py.controlplane.process_use import process_gauges
 from gogate_py.controlplane.registry import Registration, RegistrationError, RegistryFull
 from gogate_py.controlplane.registry_rules import AddressForbidden
 from gogate_py.controlplane.reloads import reload_object
+from gogate_py.controlplane.request_answers import request_answer, requests_answer
 from gogate_py.controlplane.route_stats import route_stats
 from gogate_py.controlplane.service_answers import services_answer
 from gogate_py.controlplane.supervision import Supervision
@@ -117,6 +118,8 @@ class Api:
             Endpoint("/config/status", {"GET": self.config_status}, "the last reloads, what is overridden", admin),
             Endpoint("/connections", {"GET": self.connections}, "live L4 connections; ?pool= ?backend=", admin),
             Endpoint("/connections/{id:path}", {"DELETE": self.close_connection}, "cut one", admin),
+            Endpoint("/requests", {"GET": self.requests}, "recorded requests; ?route= ?status=503|5xx ?limit=", admin),
+            Endpoint("/requests/{id:path}", {"GET": self.request}, "what was decided about one of them", admin),
             self._metrics,
             Endpoint(SERVICES, services, "register; list or watch instances, ?name= ?tag= ?state= ?wait=", registry),
             Endpoint(f"{SERVICES}/{{id}}", service, "one instance; deregister it", registry),
@@ -441,6 +444,14 @@ class Api:
         if not await self._supervision.close_connection(identity):
             raise ApiError(404, f"No live connection has the id {identity[:MAX_SHOWN]}.")
         return Response(status_code=204)
+
+    async def requests(self, request: Request) -> Response:
+        """Recorded requests (request_answers.py)."""
+        return await requests_answer(self._supervision, request)
+
+    async def request(self, request: Request) -> Response:
+        """One of them."""
+        return await request_answer(self._supervision, request)
 
     # --- registry
 

@@ -33,6 +33,7 @@ from gogate_py.snapshot import (
     BackendTls,
     Breaker,
     Certificate,
+    Decisions,
     HeadRules,
     HttpTransport,
     Limits,
@@ -177,7 +178,7 @@ def compile_snapshot(
         http_routes=http_routes,
         limits=_limits(server),
         timeouts=timeouts(server.timeouts),
-        access_log=AccessLog(config.logging.access.enabled, config.logging.format, config.logging.access.sample),
+        access_log=_access_log(config.logging),
         log_level=config.logging.level,
         log_format=config.logging.format,
         trusted_proxies=server.trusted_proxies,
@@ -188,7 +189,13 @@ def compile_snapshot(
             server.path_policy == "escaped_slashes",
             tuple(name.lower() for name in server.forward_trailers),
         ),
+        decisions=Decisions(server.trace.allow_cidrs, server.trace.keep, server.trace.slow, server.trace.sample),
     )
+
+
+def _access_log(logging: schema.Logging) -> AccessLog:
+    access = logging.access
+    return AccessLog(access.enabled, logging.format, access.sample, access.timers)
 
 
 def limit_identities(config: schema.Config) -> set[str]:

@@ -9,6 +9,7 @@ import msgspec
 from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.reloads import Reload
+from gogate_py.controlplane.request_answers import Records
 from gogate_py.messages import Connection
 from gogate_py.middleware.question import Question
 
@@ -23,7 +24,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     restarts: int
 
 
-class Supervision(Protocol):
+class Supervision(Records, Protocol):
     """What the admin API asks of the supervisor."""
 
     @property

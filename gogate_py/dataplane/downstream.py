@@ -266,6 +266,12 @@ class Downstream:
         """
         return int(self.transport.get_write_buffer_size()), unacknowledged(self.transport)
 
+    def head_since(self) -> float:
+        """When the head that is here now began, from what its deadline was set by; 0.0 when it came in one piece. To be
+        asked before the exchange sets a deadline of its own."""
+        timeout = self.site.request_header_timeout
+        return min(self.deadline - timeout, monotonic()) if self._head_begun and timeout < INFINITE else 0.0
+
     def has_more(self) -> bool:
         """Whether more requests of the client are here already."""
         return bool(self._buffer)

@@ -33,7 +33,7 @@ from gogate_py.wire.headers import dashed
 if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
     from gogate_py.dataplane.live_pool import LivePool
-    from gogate_py.dataplane.live_route import LiveRoute
+    from gogate_py.dataplane.live_route import Chosen, LiveRoute
 
 
 class Exchange(Attempts):
@@ -220,6 +220,9 @@ class Exchange(Attempts):
             self.fast_answer = False
         if chosen.instead_of:
             self.detail = f"No backend of pool {chosen.instead_of} is usable: pool {chosen.pool.name} instead."
+        return self._chosen(chosen)
+
+    def _chosen(self, chosen: Chosen) -> LivePool:
         return chosen.pool
 
     def _transform(self, transform: Transform | None) -> Refusal | None:

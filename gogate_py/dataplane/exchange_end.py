@@ -102,9 +102,11 @@ class ExchangeEnd(AnswerRelay):
         self.detail = detail if detail != failure.detail else ""
         if self.head_out:
             self.reason = failure.reason
+            self.cut = True
             # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST
             # says no. Cut before completing: the next request must not be answered into the middle of this answer.
             self.downstream.cut(reset=self._close_delimited)
+            self._noteworthy("failed", monotonic())
             self.complete()
             return
         close, extra = self._before_local(failure.reason, failure.status, extra, close=failure.close)
@@ -230,6 +232,10 @@ class ExchangeEnd(AnswerRelay):
 
     # --- the end
 
+    def _noteworthy(self, what: str, now: float) -> None:
+        """It failed, or was slow: a record is worth its while."""
+        self.site.decisions.noteworthy(self, what, now)
+
     def complete(self, now: float = 0.0) -> None:
         """Exactly once, on every path: count, log, let the connection go on. ``now``: monotonic seconds, if known."""
         if self.over:
@@ -258,6 +264,8 @@ class ExchangeEnd(AnswerRelay):
         if self.tunnel is None:
             site.in_flight -= 1
             (route.durations if route is not None else site.unrouted_durations).observe(duration)
+            if (status > 499 or duration > site.slow) and not self.cut:
+                self._noteworthy("failed" if status > 499 else "slow", now)
         if site.log_sample >= 1.0 or site.logs_this():
             site.log_request(self, duration)
         self.backend = None

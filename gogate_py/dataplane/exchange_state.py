@@ -18,6 +18,7 @@ from gogate_py.middleware.request_view import field_of_head, field_of_list
 from gogate_py.wire.head_check import RequestHead
 
 if TYPE_CHECKING:
+    from gogate_py.dataplane.decision import Timeline
     from gogate_py.dataplane.downstream import Downstream
     from gogate_py.dataplane.http_site import HttpSite
     from gogate_py.dataplane.live_backend import LiveBackend
@@ -113,11 +114,23 @@ class ExchangeState:
     watch: BodyWatch | None = None
     reason = ""
     detail = ""  # what is behind the reason, for the log
+    cut = False  # the answer had begun, and could not be brought to its end
+    timeline: Timeline | None = None  # of one that is watched (decision.py)
     over = False
 
     def __init__(self, site: HttpSite, downstream: Downstream) -> None:
         self.site = site
         self.downstream = downstream
+
+    # --- for its record
+
+    def tried(self) -> tuple[LiveBackend, ...]:
+        """The backends that failed it."""
+        return self._tried
+
+    def stage(self) -> int:
+        """The place of the stage that is to be asked next, or has answered."""
+        return self._stage
 
     # --- as stages see it (middleware.chain.RequestView)
 

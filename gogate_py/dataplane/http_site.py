@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.client_table import REFUSED
 from gogate_py.dataplane.deadlines import INFINITE
+from gogate_py.dataplane.decisions import Decisions
 from gogate_py.dataplane.downstream import LEAVE_IDLE, Downstream
 from gogate_py.dataplane.live_route import LiveRoute, RouteCounts
 from gogate_py.errors import Failure
@@ -39,6 +40,15 @@ _CACHED_NAMES: Final = 1024
 class HttpSite:
     """The HTTP side of one worker."""
 
+    # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
+    __slots__ = (
+        "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_trusted", "caches", "clients", "counts",
+        "decisions", "drain_idle", "draining", "fast_request", "fast_response", "framing", "idle_timeout",
+        "in_flight", "leaving", "limits", "local_reasons", "log_format", "log_sample", "log_timers",
+        "max_in_flight", "memory", "min_body_rate", "plane", "request_header_timeout", "slow", "trailers",
+        "unrouted_codes", "unrouted_durations", "watcher",
+    )  # fmt: skip
+
     def __init__(self, plane: Plane, incarnation: int) -> None:
         self.plane = plane
         self.clients: set[Downstream] = set()
@@ -61,9 +71,13 @@ class HttpSite:
         self.max_in_flight = 0
         self.log_format = "json"
         self.log_sample = 0.0
+        self.log_timers = False
         self.request_header_timeout = INFINITE
         self.idle_timeout = INFINITE
         self.min_body_rate = 0
+        # every request is shown to it, unless it is None
+        self.watcher: Decisions | None = None
+        self.slow = INFINITE
         self._trusted: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         # --- counters since the last report
         self.local_reasons: dict[str, int] = {}
@@ -77,6 +91,7 @@ class HttpSite:
         self._id_prefix = b"%02x%02x%s-" % (plane.slot, incarnation & 0xFF, os.urandom(6).hex().encode())
         self._ids = 0
         self._host_keys: dict[bytes, bytes] = {}
+        self.decisions = Decisions(self)
 
     def apply(self, snapshot: Snapshot) -> None:
         """Compile a snapshot's routes and settings."""
@@ -107,6 +122,9 @@ class HttpSite:
         access = snapshot.access_log
         self.log_format = access.format
         self.log_sample = access.sample if access.enabled else 0.0
+        self.watcher = self.decisions if self.decisions.apply(snapshot.decisions, access.timers) else None
+        self.log_timers = access.timers
+        self.slow = self.decisions.slow
         self.request_header_timeout = snapshot.timeouts.request_header or INFINITE
         self.idle_timeout = snapshot.timeouts.idle or INFINITE
         self.min_body_rate = snapshot.timeouts.min_body_rate
@@ -193,6 +211,9 @@ class HttpSite:
                 exchange.host,
                 attempts - 1 if attempts > 1 else 0,
                 exchange.detail,
+                exchange.timeline.timers(exchange.started, exchange.started + duration)
+                if self.log_timers and exchange.timeline is not None
+                else None,
             )
         )
 

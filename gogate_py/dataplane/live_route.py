@@ -40,12 +40,13 @@ class RouteCounts:
 
 
 class Chosen(NamedTuple):
-    """An arm of a split: its pool, the cookie to set (b"": none), and the pool that has no usable backend, if this one
-    stands in for it."""
+    """An arm of a split: its pool, the cookie to set (b"": none), the pool that has no usable backend, if this one
+    stands in for it, and why the arm was chosen."""
 
     pool: LivePool
     cookie: bytes
     instead_of: str
+    why: str
 
 
 class LiveRoute:
@@ -122,4 +123,4 @@ class LiveRoute:
                     instead_of = choice.pool
                     break
         counts.arms[pool.name] = counts.arms.get(pool.name, 0) + 1
-        return Chosen(pool, choice.cookie, instead_of)
+        return Chosen(pool, choice.cookie, instead_of, choice.why)

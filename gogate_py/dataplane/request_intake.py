@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -> Exchange:
     """The exchange of a clean head without a body (wire.fast_head)."""
     site = downstream.site
-    exchange = Exchange(site, downstream)
+    exchange = Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
     exchange.method, exchange.path, query, host, cut = found.groups()
     if query is not None:
         exchange.query = query
@@ -52,7 +52,8 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
     """The exchange of a head that passed head_check."""
     site = downstream.site
     has_body = head.chunked or head.content_length > 0
-    exchange = Exchange(site, downstream)
+    client = _client_of(downstream, head)
+    exchange = _exchange(downstream, head, client)
     exchange.method = head.method
     exchange.path = head.path
     exchange.query = head.query
@@ -64,7 +65,7 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
     exchange.request_id = rid = head.request_id or site.request_id()
     exchange.fast_answer = bool(head.minor) and head.keep_alive and head.method != b"HEAD" and not has_body
     peer = downstream.client
-    exchange.client = client = _client_of(downstream, head)
+    exchange.client = client
     lines = forwarded_lines(
         peer.encode(), downstream.scheme, head.host, head.forwarded, downstream.trusted, client_ip=client.encode()
     )
@@ -76,6 +77,15 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
         exchange.body_chunked = head.chunked
         exchange.body_left = head.content_length
     return exchange
+
+
+def _exchange(downstream: Downstream, head: RequestHead, client: str) -> Exchange:
+    """An ordinary exchange, or one that is watched."""
+    site = downstream.site
+    exchange = site.decisions.asked(downstream, head, client) if head.trace_asked else None
+    if exchange is not None:
+        return exchange
+    return Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
 
 
 def _client_of(downstream: Downstream, head: RequestHead) -> str:

@@ -44,6 +44,10 @@ from gogate_py.messages import (
     Drained,
     KeySet,
     LogLines,
+    RequestFound,
+    RequestRecord,
+    Requests,
+    RequestSummary,
     Unapplied,
     UnknownKey,
     Unreachable,
@@ -484,7 +488,7 @@ class Supervisor:
                 self._control.unreachable(message.row, message.error)
             case UnknownKey():
                 self._control.unknown_key(message.url)
-            case Connections() | Closed():
+            case Connections() | Closed() | Requests() | RequestFound():
                 self._questions.answered(slot, message)
             case Drained():
                 log.info("worker drained", extra={"slot": slot.slot, "cut": message.cut})
@@ -516,6 +520,14 @@ class Supervisor:
     async def close_connection(self, connection_id: str) -> bool:
         """Cut one L4 connection; → whether it was there."""
         return await self._questions.close_connection(connection_id)
+
+    async def requests(self, limit: int, route: str, status: int) -> list[RequestSummary]:
+        """The newest recorded requests."""
+        return await self._questions.requests(limit, route, status)
+
+    async def request(self, identity: str) -> RequestRecord | None:
+        """The record of one."""
+        return await self._questions.request(identity)
 
     def backend_live(self, row: int) -> LiveState:
         """What the arena knows of a backend."""

@@ -28,10 +28,14 @@ from gogate_py.messages import (
     Connections,
     Drain,
     Drained,
+    FindRequest,
     KeySet,
     ListConnections,
     Listen,
+    ListRequests,
     LogLines,
+    RequestFound,
+    Requests,
     States,
     Unapplied,
     Welcome,
@@ -132,6 +136,11 @@ class Worker:
                 if relay is not None:
                     relay.cut("closed_by_admin")
                 self._channel.send(Closed(message.question, relay is not None))
+            case ListRequests():
+                newest = plane.http.decisions.newest(message.limit, message.route, message.status)
+                self._channel.send(Requests(message.question, newest))
+            case FindRequest():
+                self._channel.send(RequestFound(message.question, plane.http.decisions.find(message.id)))
             case Drain():
                 self._start_drain(message.grace, message.drain_idle)
 

@@ -12,13 +12,14 @@ from typing import Final
 import msgspec
 
 from gogate_py.clock import wall
+from gogate_py.messages import Timers
 
 MAX_FIELD: Final = 2048
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True):
     """One HTTP request. ``duration_ms`` from the complete head to the last byte of the answer; ``bytes`` of answer
-    body and head."""
+    body and head. The other times are there where they are asked for (messages.Timers)."""
 
     time: str
     level: str
@@ -36,6 +37,10 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     host: str = ""
     retries: int = 0
     detail: str = ""
+    receive_ms: float | None = None
+    queue_ms: float | None = None
+    connect_ms: float | None = None
+    first_byte_ms: float | None = None
 
 
 class TcpLine(msgspec.Struct, omit_defaults=True):
@@ -76,6 +81,12 @@ def time_text() -> str:
     return _last_time
 
 
+def time_of(seconds: float) -> str:
+    """Seconds since 1970, written the same way."""
+    second, rest = divmod(int(seconds * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{rest:03d}Z"
+
+
 def quoted(value: str) -> str:
     """A logfmt value: quoted and escaped as JSON when it needs to be."""
     if value and value.isascii() and value.isprintable() and not any(c in ' "=\\' for c in value):
@@ -95,7 +106,9 @@ def as_text(line: msgspec.Struct) -> bytes:
     head = f"{fields.pop('time')} {fields.pop('level')} {fields.pop('msg')}"
     # What JSON leaves out as a default is left out here too, and so is what is empty.
     rest = " ".join(
-        f"{key}={quoted(str(value))}" for key, value in fields.items() if value != "" and (key, value) != ("retries", 0)
+        f"{key}={quoted(str(value))}"
+        for key, value in fields.items()
+        if value not in ("", None) and (key, value) != ("retries", 0)
     )
     return f"{head} {rest}\n".encode()
 
@@ -115,6 +128,7 @@ def request_line(
     host: bytes,
     retries: int,
     detail: str = "",
+    timers: Timers | None = None,
 ) -> bytes:
     """The line of one HTTP request."""
     line = RequestLine(
@@ -135,6 +149,9 @@ def request_line(
         retries,
         detail,
     )
+    if timers is not None:
+        line.receive_ms, line.queue_ms = timers.receive, timers.queue
+        line.connect_ms, line.first_byte_ms = timers.connect, timers.first_byte
     return _encode(line) + b"\n" if log_format == "json" else as_text(line)
 
 

@@ -76,6 +76,7 @@ _NOT_CLEAN: Final = (
     b"transfer-encoding:",
     b"upgrade:",
     b"x-forwarded-",
+    b"x-gogate-trace:",
     b"x-real-ip:",
     b"x-request-id:",
 )

@@ -23,6 +23,7 @@ from gogate_py.wire.headers import (
     REQUEST_SPECIAL,
     RESPONSE_SPECIAL,
     TOKEN,
+    TRACE_ASKED,
     VALUE,
     dashed,
     is_alias,
@@ -120,6 +121,7 @@ class RequestHead:
         "query",
         "request_id",
         "target",
+        "trace_asked",
         "websocket",
     )
 
@@ -135,6 +137,7 @@ class RequestHead:
         self.expect_continue = False
         self.websocket = False
         self.request_id = b""
+        self.trace_asked = False  # by X-Gogate-Trace: 1
         self.forwarded: list[tuple[bytes, bytes]] = []
 
 
@@ -236,6 +239,7 @@ def check_request_head(head: bytes, limits: HeadLimits) -> RequestHead:
     # Two ids are no id: which of them a backend would log is anybody's guess.
     if len(ids) == 1 and _request_id(ids[0].strip(b" \t")) is not None:
         request.request_id = ids[0].strip(b" \t")
+    request.trace_asked = [value.strip(b" \t") for value in special.get(TRACE_ASKED, ())] == [b"1"]
     return request
 
 

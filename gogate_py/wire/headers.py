@@ -46,8 +46,10 @@ HOP_BY_HOP: Final = frozenset(
 FORWARDING: Final = frozenset((b"forwarded", b"x-real-ip"))
 FORWARDED_PREFIX: Final = b"x-forwarded-"
 REQUEST_ID: Final = b"x-request-id"
+# Asks this gateway what it did with the request; it is not for backends.
+TRACE_ASKED: Final = b"x-gogate-trace"
 # Fields a head check takes out of the list because they decide something: they are written anew, in canonical form.
-REQUEST_SPECIAL: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", REQUEST_ID}
+REQUEST_SPECIAL: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", REQUEST_ID, TRACE_ASKED}
 RESPONSE_SPECIAL: Final = HOP_BY_HOP | {b"content-length", REQUEST_ID}
 # Never passed on as trailers, whatever the configuration says: they frame, route, authenticate or say who asks (T3).
 NOT_TRAILERS: Final = (

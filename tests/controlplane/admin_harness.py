@@ -29,7 +29,7 @@ from gogate_py.controlplane.plan import Plan, plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.supervision import WorkerView
-from gogate_py.messages import Connection
+from gogate_py.messages import Connection, RequestRecord, RequestSummary
 from gogate_py.middleware.question import Question
 from gogate_py.telemetry.totals import Totals
 
@@ -60,6 +60,8 @@ class PlayedSupervisor:
         self.breakers: dict[int, str] = {}
         self.dropped = 0
         self.reloaded: Reload | None = None
+        self.records: list[RequestRecord] = []
+        self.asked_requests: tuple[int, str, int] | None = None
 
     def workers(self) -> list[WorkerView]:
         """Two slots."""
@@ -74,6 +76,15 @@ class PlayedSupervisor:
         before = len(self.live)
         self.live = [one for one in self.live if one.id != connection_id]
         return len(self.live) < before
+
+    async def requests(self, limit: int, route: str, status: int) -> list[RequestSummary]:
+        """What was asked for, of what was set."""
+        self.asked_requests = (limit, route, status)
+        return [one.summary for one in self.records]
+
+    async def request(self, identity: str) -> RequestRecord | None:
+        """Of what was set."""
+        return next((one for one in self.records if one.summary.id == identity), None)
 
     def backend_live(self, row: int) -> LiveState:
         """Seven active; the breaker that was set."""
