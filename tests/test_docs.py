@@ -9,6 +9,11 @@ A YAML block below ``<!-- test: run -->`` is started as a whole gateway before t
 Beside every configuration lie the files that the pages name (FILES): certificates for localhost and *.example.com, and
 their authority. A command without expected lines must succeed. The ports of the text stand for free ones: 8081 (HTTP),
 8080 (TCP), 9090 (admin), 9001 to 9003 (the backends web-1 to web-3), 9008 and 9009 (nobody listens).
+
+The ``bash`` blocks below ``<!-- test: run -->`` of a page are what somebody types who follows it: they are run
+together, in one shell, and every command must succeed; the YAML block above one that names config.yaml is saved under
+that name. Here nobody listens before the page says so. ``bash`` blocks without the mark only call programs that are not
+at hand, or are tested elsewhere (NOT_RUN).
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -23,15 +30,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
+from doubles.certificates import write_pair
+from doubles.gateway import ROOT, Gateway, wait_for
+from doubles.servers import free_port
+from doubles.tls_backends import CA
 
+from gogate_py.cli import main as cli
 from gogate_py.config.loader import load_text
 from gogate_py.controlplane import admin_routes
 from gogate_py.demo.configuration import choose
 from gogate_py.telemetry.metrics import CATALOGUE
-from tests.doubles.certificates import write_pair
-from tests.doubles.gateway import ROOT, Gateway, wait_for
-from tests.doubles.tls_backends import CA
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = "<!-- test: run -->"
@@ -75,6 +85,8 @@ def examples() -> Iterator[Example]:
     for page in PAGES:
         config = None
         for line, run, language, text in blocks(page):
+            if run and language == "bash":
+                continue
             if run:
                 assert language == "yaml", (page, line)
                 config = (f"{page.name}:{line}", text)
@@ -180,13 +192,9 @@ def run(console: list[Step], gateway: Gateway) -> list[str]:
 def test_an_example_answers_what_it_says(example: Example, ports: dict[str, int]) -> None:
     """A gateway with the example's configuration answers its commands as the page says."""
     env = {"GOGATE_SERVER_WORKERS": "2", "GOGATE_SERVER_ADMIN_LISTEN_ADDR": "127.0.0.1:0"}
-    if "httpListenAddr" in example.config:
-        env["GOGATE_SERVER_HTTP_LISTEN_ADDR"] = "127.0.0.1:0"
-    config = replaced(example.config.replace('":8080"', '"127.0.0.1:0"'), ports)
-    with Gateway(config, env=env, prepare=write_files) as gateway:
-        mine = {**ports, "9090": int(gateway.admin.rpartition(":")[2])}
-        for name in gateway.listeners:
-            mine["8081" if name.startswith("http:") else "8080"] = gateway.address(name)[1]
+    mine = {**ports, "8080": free_port(), "8081": free_port()}
+    with Gateway(replaced(example.config, mine), env=env, prepare=write_files) as gateway:
+        mine["9090"] = int(gateway.admin.rpartition(":")[2])
         console = list(steps(replaced(example.console, mine)))
         printed = run(console, gateway)
     assert len(printed) == len(console), printed
@@ -195,6 +203,116 @@ def test_an_example_answers_what_it_says(example: Example, ports: dict[str, int]
             assert re.fullmatch(pattern(step.expected), text), f"$ {step.command}\n{text}"
         else:
             assert "(exit code" not in text, f"$ {step.command}\n{text}"
+
+
+#: Why a program is not called here.
+NOT_RUN = {
+    "docker": "no engine is at hand; tests/deployments parses what it is given",
+    "helm": "needs a cluster; tests/deployments renders the chart",
+    "kubectl": "needs a cluster",
+    "systemctl": "needs systemd as process 1",
+    "install": "writes to /etc",
+    "pipx": "writes to the home folder; deployments/docker's way to install is tested",
+    "python3 -m venv": "the test environment is there already",
+    "make": "is how these tests are run",
+    "k6": "tests/integration/test_k6.py runs every script",
+    "cd": "", "cat": "",
+}  # fmt: skip
+
+
+def typed(page: Path) -> str:
+    """The marked bash blocks of a page as one script; "" when there are none."""
+    parts, config = [], ""
+    for _, run, language, text in blocks(page):
+        if language == "yaml":
+            config = text
+        elif run and language == "bash":
+            if "config.yaml" in text:
+                parts.append(f"cat > config.yaml <<'END OF CONFIG'\n{config}END OF CONFIG\n")
+            parts.append(text)
+    return "".join(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if typed(page)], ids=lambda page: page.name)
+def test_what_a_reader_types_works(page: Path, tmp_path: Path) -> None:
+    """The commands of a page, from the first to the last, in an empty folder."""
+    ports = {str(port): free_port() for port in (8080, 8081, 9090, *range(9001, 9008))}
+    script = re.sub(r"\b(8080|8081|9090|900[1-7])\b", lambda found: str(ports[found[0]]), typed(page))
+    prelude = f'gogate() {{ "{sys.executable}" -m gogate_py "$@"; }}; curl() {{ command curl --fail-with-body "$@"; }}'
+    python = tmp_path / ".venv" / "bin" / "python"  # of a checkout, after make demo
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GOGATE_")} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        "http_proxy": "", "no_proxy": "*", "GOGATE_ADMIN": f"http://127.0.0.1:{ports['9090']}",
+        "GOGATE_SERVER_WORKERS": "2", "GOGATE_SERVER_ADMIN_LISTEN_ADDR": f"127.0.0.1:{ports['9090']}"}  # fmt: skip
+    with (tmp_path / "output").open("w+") as output:
+        shell = subprocess.Popen(
+            ["bash", "-euc", f"{prelude}\nset -x\n{script}"], cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True)  # fmt: skip
+        try:
+            code = shell.wait(90)
+        finally:
+            end(shell)
+        output.seek(0)
+        assert code == 0, output.read()
+
+
+def end(shell: subprocess.Popen[bytes]) -> None:
+    """End a shell, and what it left running in the background."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(shell.pid, signal.SIGTERM)
+    try:
+        shell.wait(20)
+        wait_for(lambda: not alive(shell.pid), 20.0, "the page's background processes to end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+def alive(group: int) -> bool:
+    """Whether a process group has processes."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_not_run_cannot_be(page: Path) -> None:
+    """A bash block without the mark calls programs of NOT_RUN only; and gogate, where one of them installed it."""
+    for line, run, language, text in blocks(page):
+        if language != "bash" or run:
+            continue
+        text = re.sub(r"<<'EOF'\n.*?^EOF$", "", text, flags=re.MULTILINE | re.DOTALL).replace("\\\n", " ")
+        commands = [" ".join(shlex.split(command, comments=True)) for command in text.splitlines()]
+        commands = [re.sub(r"^([A-Z_]+=\S* )*", "", command) for command in commands if command]
+        others = [one for one in commands if not one.startswith(tuple(f"{program} " for program in NOT_RUN))]
+        assert len(others) < len(commands), f"{page.name}:{line} can be run"
+        assert all(one.startswith("gogate ") for one in others), f"{page.name}:{line} can be run: {others}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    """``gogate NAME --flag`` in code of any kind is a command with this flag."""
+    code = [text for _, _, language, text in blocks(page) if language == "bash"]
+    for _, _, language, text in blocks(page):
+        if language == "console":  # without what is printed
+            code += re.findall(r"^\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    code += re.findall(r"`([^`\n]+)`", prose)
+    for text in code:
+        for found in re.finditer(r"(?:^|[$;&|(] ?)gogate ([a-z][a-z-]*)([^;&|#\n]*)", text, re.MULTILINE):
+            command = cli.get_command(None, found[1])  # type: ignore[arg-type]  # the context is not looked at
+            if isinstance(command, click.Group) and (inner := re.match(r" ([a-z-]+)", found[2])):
+                command = command.commands.get(inner[1])
+            assert command is not None, found[0]
+            known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+            flags = re.findall(r"(?<=\s)--?[a-z][a-z-]*", found[2].partition(" -- ")[0])
+            assert set(flags) <= known | {"--help"}, found[0]
 
 
 @pytest.mark.parametrize(

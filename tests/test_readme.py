@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gogate_py.config.loader import load_text
+from gogate_py.demo.configuration import Ports
+from gogate_py.demo.show import welcome
 from gogate_py.policy.balancers import BALANCERS
 
 ROOT = Path(__file__).parent.parent
@@ -39,3 +41,13 @@ def test_the_balancers_that_are_named_are_all() -> None:
     shown = re.search(r"^ +allowed: (.*)$", README, re.MULTILINE)
     assert shown is not None
     assert tuple(shown[1].split(", ")) == tuple(BALANCERS)
+
+
+def test_the_demo_says_what_the_first_screen_shows() -> None:
+    """The lines above the commands are those of the demo."""
+    shown = re.search(r"^\$ make demo\n(.*?)^\$", README, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    said = welcome(Ports(http=8081, tcp=8080, admin=9090), Path("config.yaml")).splitlines()
+    lines = [line for line in shown[1].splitlines() if line]
+    assert len(lines) == 4
+    assert set(lines) <= set(said)
