@@ -195,7 +195,7 @@ class RequestSummary(Struct, frozen=True):
     trace_id: str = ""
 
 
-class StageVerdict(Struct, frozen=True, omit_defaults=True):
+class StageVerdict(Struct, frozen=True):
     """What a stage of the route said: passed | refused | answered | interrupted | not asked."""
 
     name: str
@@ -204,7 +204,7 @@ class StageVerdict(Struct, frozen=True, omit_defaults=True):
     waited_ms: float = 0.0  # for others: a service that was asked, a body
 
 
-class Try(Struct, frozen=True, omit_defaults=True):
+class Try(Struct, frozen=True):
     """One try at a backend; times in ms, the first since the head was complete. What is not there did not happen, or
     was not watched."""
 
@@ -221,7 +221,7 @@ class Try(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
-class Timers(Struct, frozen=True, omit_defaults=True):
+class Timers(Struct, frozen=True):
     """Where the time of a request went, ms. ``receive`` is from the first byte of the head (from accept, for the first
     request of a connection) to the last of the body; everything else begins with the complete head."""
 

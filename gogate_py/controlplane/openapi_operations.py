@@ -146,6 +146,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "Live L4 connections", _json("The connections.", obj({"connections": array(ref("Connection"))})), "backends",
         parameters=(_in_pool("Only to this pool."), Parameter("backend", "Only to this backend.", TEXT))),
     ("DELETE", "/connections/{id}"): Operation("Cut one", _done("It is cut."), "backends", problems=(404,)),
+    ("GET", "/requests"): Operation(
+        "Recorded requests, the newest first",
+        _json("Those of all workers, in short.", obj({"requests": array(ref("RequestSummary"))})), "requests",
+        says="Those that asked for it (X-Gogate-Trace: 1), failed, were slow or are in the sample: docs/tracing.md.",
+        parameters=(
+            Parameter("route", "Only of this route.", TEXT),
+            Parameter("status", "Only of this status, or of a hundred: 5xx.", {
+                "type": "string", "pattern": "^[1-5]([0-9]{2}|xx)$"}),
+            Parameter("limit", "At most so many; default: 100.", whole(1, 9999))),
+        problems=(400,)),
+    ("GET", "/requests/{id}"): Operation(
+        "What was decided about one of them", _json("All that is known.", ref("RequestRecord")), "requests",
+        says="By its id, or by its X-Request-ID.", problems=(404,)),
     ("POST", "/reload"): Operation(
         "Read the configuration file again, and serve it",
         _json("It is served, or was already.", ref("Reload")), "configuration", problems=(409,),

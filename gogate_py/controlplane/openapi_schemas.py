@@ -13,7 +13,7 @@ import msgspec
 
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.supervision import WorkerView
-from gogate_py.messages import Connection
+from gogate_py.messages import Connection, RequestRecord
 
 Schema = dict[str, Any]
 
@@ -71,12 +71,17 @@ def whole(least: int, most: int) -> Schema:
 
 
 def _derived() -> dict[str, Schema]:
-    _, found = msgspec.json.schema_components([Plan, WorkerView, Connection], ref_template=REF)
+    _, found = msgspec.json.schema_components([Plan, WorkerView, Connection, RequestRecord], ref_template=REF)
     for one in found.values():
         one["required"] = [*one["properties"]]  # defaults are those of making one: an answer has every member
     plan = found["Plan"]
     plan["properties"] |= {"empty": FLAG, "text": array(TEXT)}
     plan["required"] += ["empty", "text"]
+    # As request_answers.request_object shows it.
+    record, summary = found["RequestRecord"]["properties"], found["RequestSummary"]["properties"]
+    del record["summary"], record["timers"]
+    members = {**summary, **record, "timers_ms": ref("Timers"), "fields": array(obj({"name": TEXT, "value": TEXT}))}
+    found["RequestRecord"] |= {"properties": members, "required": [*members]}
     return found
 
 

@@ -54,7 +54,8 @@ ASKED = [
     ("PUT", "/backends/127.0.0.1:10/weight", {"weight": 1001}, 400), ("GET", "/config/status", None, 200),
     ("GET", "/topology", None, 200), ("DELETE", "/backends/127.0.0.1:10/weight?pool=b", None, 200),
     ("DELETE", "/backends/127.0.0.1:10/weight?pool=a", None, 404), ("GET", "/connections?pool=a", None, 200),
-    ("DELETE", "/connections/9", None, 404), ("POST", "/reload", None, 200),
+    ("DELETE", "/connections/9", None, 404), ("GET", "/requests", None, 200), ("GET", "/requests?status=x", None, 400),
+    ("GET", "/requests/recorded", None, 200), ("GET", "/requests/other", None, 404), ("POST", "/reload", None, 200),
     ("POST", "/plan", {"config": CONFIG.replace('"weight": 9', '"weight": 8')}, 200),
     ("POST", "/plan", {"config": "x: 1"}, 400), ("POST", "/plan", {}, 400),
     ("POST", "/v1/services", {"id": "one", "name": "api", "address": "127.0.0.1:7", "tags": ["x"], "ttl": 30}, 201),
@@ -147,6 +148,7 @@ def validator_of(document: dict[str, Any], answer: dict[str, Any], media: str) -
 
 def test_answers_are_as_described(gateway: Gateway, document: dict[str, Any]) -> None:
     """Status, media type, fields and body of every question; every operation is asked."""
+    gateway.get("/s/1", **{"Host": "x.example", "X-Gogate-Trace": "1", "X-Request-ID": "recorded"})
     done = set()
     for method, path, body, expected in ASKED:
         template = template_of(document, path)
