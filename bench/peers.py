@@ -128,6 +128,8 @@ def started(peer: Peer, behind: Backends, workers: int, cores: set[int] | None, 
 
 # --- one by one
 
+#: An installation has its bytecode beside it: a start that compiles first is nobody's.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 HTTP, ALL = frozenset({"http", "https"}), frozenset({"http", "https", "tcp"})
 
 
@@ -150,7 +152,7 @@ def gogate(variant: str = "", many: int = 1) -> Peer:
         ALL,
         lambda setup: {"config.yaml": configs.gogate(setup, variant, many)},
         lambda setup: [sys.executable, "-m", "gogate_py", "-config", str(setup.folder / "config.yaml")],
-        lambda setup: {"PYTHONPATH": str(ROOT)},
+        lambda _: {**COMPILED, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
@@ -237,6 +239,7 @@ def _aiohttp() -> Peer:
         "aiohttp", _said([sys.executable, "-c", "import aiohttp; print(aiohttp.__version__)"], r"(\S+)"), HTTP,
         lambda setup: {"settings.json": configs.aiohttp(setup)},
         lambda setup: [sys.executable, script, f"{setup.folder}/settings.json"],
+        lambda _: COMPILED,
     )  # fmt: skip
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: Connections that may wait at a listening socket; the kernel caps it at net.core.somaxconn.
+BACKLOG: Final = 4096
 
 # RFC 1123 labels, plus "_" which service names in the wild (Docker Compose, SRV style) really carry.
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")

@@ -72,13 +72,9 @@ def test_wire_and_policy_do_no_io(folder: str) -> None:
         assert not roots & NO_IO, f"{path.name} imports {roots & NO_IO}"
 
 
-def test_workers_do_not_load_what_only_the_control_plane_needs() -> None:
-    """The zygote's modules leave out YAML, click, watchdog, attrs and the web framework (workers stay small)."""
-    heavy = ("yaml", "click", "watchdog", "prometheus_client", "starlette", "uvicorn", "attr", "gogate_py.config")
-    program = (
-        "import sys, gogate_py.process.worker\n"
-        f"print([name for name in {heavy!r} if name in sys.modules])"
-    )
+def loaded_by(module: str, heavy: tuple[str, ...]) -> str:
+    """Which of these a fresh interpreter has after it imported a module, as a list's text."""
+    program = f"import sys, {module}\nprint([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -87,7 +83,21 @@ def test_workers_do_not_load_what_only_the_control_plane_needs() -> None:
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},
     )
-    assert result.stdout.strip() == "[]"
+    return result.stdout.strip()
+
+
+def test_workers_do_not_load_what_only_the_control_plane_needs() -> None:
+    """The zygote's modules leave out YAML, click, watchdog, attrs and the web framework (workers stay small)."""
+    heavy = ("yaml", "click", "watchdog", "prometheus_client", "starlette", "uvicorn", "attr", "gogate_py.config")
+    assert loaded_by("gogate_py.process.worker", heavy) == "[]"
+
+
+def test_requests_do_not_wait_for_what_serves_no_request() -> None:
+    """The supervisor starts its workers before it loads the web framework and the watcher of files, and never the data
+    plane; the zygote is started before anything of the configuration is loaded."""
+    heavy = ("starlette", "uvicorn", "h11", "prometheus_client", "watchdog", "gogate_py.dataplane.plane")
+    assert loaded_by("gogate_py.process.supervisor", (*heavy, "cryptography")) == "[]"
+    assert loaded_by("gogate_py.cli.run", (*heavy, "asyncio", "msgspec", "attr", "yaml", "gogate_py.config")) == "[]"
 
 
 def test_parsing_code_avoids_python_conveniences_that_accept_too_much() -> None:

@@ -1,21 +1,22 @@
-"""``gogate -config FILE``: load, check, run. One clear line (or one per problem) and exit code 1 when it cannot."""
+"""``gogate -config FILE``: load, check, run. One clear line (or one per problem) and exit code 1 when it cannot.
+
+Modules are imported in the order of need: the zygote imports the data plane while the configuration is read here.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
-import socket
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from gogate_py.config.environment import unknown_overrides
-from gogate_py.config.loader import load_file
-from gogate_py.config.problems import Problem
 from gogate_py.errors import ConfigError, StartError
-from gogate_py.process.handover import inherited, say_failed
-from gogate_py.telemetry.logs import LogWriter, plain_stderr, set_up_supervisor
+from gogate_py.process.zygote_process import ZygoteProcess
+
+if TYPE_CHECKING:
+    import socket
 
 
 @click.command()
@@ -38,9 +39,21 @@ def _check_access_log(path: str) -> None:
 
 def run_gateway(path: str) -> int:
     """Run the gateway with a configuration file; → exit code."""
+    zygote = ZygoteProcess()
+    try:
+        return _run_told(path, zygote)
+    finally:
+        zygote.end(0.0)  # of a gateway that ran it has ended long since
+
+
+def _run_told(path: str, zygote: ZygoteProcess) -> int:
+    from gogate_py.config.problems import Problem
+    from gogate_py.process.handover import inherited, say_failed
+    from gogate_py.telemetry.logs import plain_stderr
+
     old = inherited(os.environ)
     try:
-        return _run(path, old)
+        return _run(path, old, zygote)
     except ConfigError as error:
         for problem in error.problems:
             assert isinstance(problem, Problem)
@@ -55,12 +68,18 @@ def run_gateway(path: str) -> int:
     return 1
 
 
-def _run(path: str, old: socket.socket | None) -> int:
+def _run(path: str, old: socket.socket | None, zygote: ZygoteProcess) -> int:
     """``old``: the way to the gogate that this one is to take over from. Raises ConfigError, StartError."""
+    from gogate_py.config.environment import unknown_overrides
+    from gogate_py.config.loader import load_file
+    from gogate_py.telemetry.logs import LogWriter, plain_stderr, set_up_supervisor
+
     config = load_file(path, os.environ)
     for note in unknown_overrides(os.environ):
         plain_stderr(f"note: {note}")
     # The control plane is imported only for a configuration that is good.
+    import asyncio
+
     import uvloop
 
     from gogate_py.process.supervisor import Supervisor
@@ -71,6 +90,6 @@ def _run(path: str, old: socket.socket | None) -> int:
     set_up_supervisor(writer, logging_config.level, logging_config.format, logging_config.add_source)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Supervisor(config, writer, path, old).run())
+            return runner.run(Supervisor(config, writer, path, old, zygote=zygote).run())
     finally:
         writer.close()

@@ -11,6 +11,8 @@
 
 TCP routes that share a listener are told apart by the server name in the TLS ClientHello (sni.py). What a listener
 decides for all connections (acceptProxyProtocol, tls) is a property of it, or the same in all of its routes.
+
+The supervisor's own listeners are only names with addresses (admin_addresses).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import attrs
 
 from gogate_py import addresses
 from gogate_py.config.problems import Path
-from gogate_py.config.schema import DEFAULT_LISTENER, Config, ListenerTls, Route
+from gogate_py.config.schema import DEFAULT_LISTENER, Admin, Config, ListenerTls, Metrics, Registry, Route
 
 #: The id of the listener of httpListenAddr.
 HTTP_LISTENER: Final = "http:default"
@@ -149,3 +151,11 @@ def find_http_listener(config: Config, name: str) -> str:
 def serves(listener: DataListener, route: Route) -> bool:
     """Whether an HTTP listener has an HTTP route."""
     return not route.listeners or any(listener_id(name) == listener.id for name in route.listeners)
+
+
+def admin_addresses(config: Config) -> dict[str, str]:
+    """The listeners that a configuration wants in the supervisor: admin, metrics, registry → its address."""
+    server = config.server
+    wanted: dict[str, Admin | Metrics | Registry] = {
+        "admin": server.admin, "metrics": server.metrics, "registry": server.registry}
+    return {name: one.listen_addr for name, one in wanted.items() if one.enabled and one.listen_addr}

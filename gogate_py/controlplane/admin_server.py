@@ -26,7 +26,7 @@ from uvicorn import Server
 
 from gogate_py.addresses import plain
 from gogate_py.clock import monotonic
-from gogate_py.config.schema import Admin, Config, Metrics, Registry
+from gogate_py.config.schema import Config
 from gogate_py.controlplane.admin_access import UNIX_PEER, AccessSettings, Refusal, WrongTokens, decide, is_change
 from gogate_py.controlplane.admin_connection import QUOTA, SURPLUS, AdminProtocol
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, problem
@@ -286,14 +286,6 @@ class AdminServers:
             except Exception as error:  # the top of a task that must survive
                 log.error("internal error", exc_info=error, extra={"where": "admin upkeep"})
             await asyncio.sleep(UPKEEP_INTERVAL)
-
-
-def admin_addresses(config: Config) -> dict[str, str]:
-    """The listeners that a configuration wants here: admin, metrics, registry → its address."""
-    server = config.server
-    wanted: dict[str, Admin | Metrics | Registry] = {
-        "admin": server.admin, "metrics": server.metrics, "registry": server.registry}
-    return {name: one.listen_addr for name, one in wanted.items() if one.enabled and one.listen_addr}
 
 
 def _uvicorn_config(app: Any) -> UvicornConfig:

@@ -6,9 +6,9 @@ Pure: everything is given. Field names are the API's promise; durations end in `
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from gogate_py import __version__
 from gogate_py.config import schema
@@ -17,21 +17,10 @@ from gogate_py.controlplane.operations import ArmView, BackendView
 from gogate_py.controlplane.overrides import Override
 from gogate_py.controlplane.registry import Registration
 from gogate_py.controlplane.rows import Key
+from gogate_py.controlplane.supervision import Live
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.telemetry.exposition import Gauges
 from gogate_py.telemetry.totals import Labels, Totals, quantile
-
-
-class LiveState(NamedTuple):
-    """What the arena knows of a backend: over all workers."""
-
-    active: int  # requests and TCP connections
-    breaker: str  # closed | open | half_open
-    ejected: bool  # by outlier detection
-
-
-#: Arena row → what is known there.
-Live = Callable[[int], LiveState]
 
 
 def backend_object(view: BackendView, live: Live) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.service_watch import ServiceWatch
+from gogate_py.controlplane.supervision import LiveState
 
 LATEST: Final = 500
 #: Backends of which single news are told in one look; beyond it only how many there are.

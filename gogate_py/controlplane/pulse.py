@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from gogate_py.controlplane.admin_views import Live
 from gogate_py.controlplane.operations import BackendView
+from gogate_py.controlplane.supervision import Live
 from gogate_py.telemetry.totals import HistogramTotal, Labels, Totals, quantile
 
 #: Seconds between two beats.

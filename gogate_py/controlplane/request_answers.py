@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gogate_py.controlplane.admin_problems import MAX_SHOWN, ApiError, json_answer
-from gogate_py.messages import RequestRecord, RequestSummary
+from gogate_py.controlplane.supervision import Records
+from gogate_py.messages import RequestRecord
 
 _STATUS: Final = re.compile(r"[1-5](?:[0-9]{2}|xx)").fullmatch
 _LIMIT: Final = re.compile(r"[1-9][0-9]{0,3}").fullmatch
-
-
-class Records(Protocol):
-    """Who asks the workers."""
-
-    async def requests(self, limit: int, route: str, status: int, /) -> list[RequestSummary]:
-        """The newest recorded requests; of one route, and of one status (below 10: of its hundred; 0: all)."""
-        ...
-
-    async def request(self, identity: str, /) -> RequestRecord | None:
-        """The record of one, by its id or its X-Request-ID."""
-        ...
 
 
 async def requests_answer(records: Records, request: Request) -> Response:

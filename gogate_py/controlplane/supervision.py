@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.reloads import Reload
-from gogate_py.controlplane.request_answers import Records
-from gogate_py.messages import Connection
+from gogate_py.messages import Connection, RequestRecord, RequestSummary
 from gogate_py.middleware.question import Question
 
 
@@ -22,6 +21,30 @@ class WorkerView(msgspec.Struct, frozen=True):
     state: str  # starting | serving | draining | dead
     started_s: float
     restarts: int
+
+
+class LiveState(NamedTuple):
+    """What the arena knows of a backend: over all workers."""
+
+    active: int  # requests and TCP connections
+    breaker: str  # closed | open | half_open
+    ejected: bool  # by outlier detection
+
+
+#: Arena row → what is known there.
+Live = Callable[[int], LiveState]
+
+
+class Records(Protocol):
+    """Who asks the workers."""
+
+    async def requests(self, limit: int, route: str, status: int, /) -> list[RequestSummary]:
+        """The newest recorded requests; of one route, and of one status (below 10: of its hundred; 0: all)."""
+        ...
+
+    async def request(self, identity: str, /) -> RequestRecord | None:
+        """The record of one, by its id or its X-Request-ID."""
+        ...
 
 
 class Supervision(Records, Protocol):

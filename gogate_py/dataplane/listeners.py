@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from gogate_py.addresses import BACKLOG
 from gogate_py.backend_tls import explain
 from gogate_py.listener_tls import ListenerContexts
 from gogate_py.middleware.fixed_answers import RedirectStage
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gogate.listeners")
 
-#: The kernel caps it at net.core.somaxconn.
-BACKLOG: Final = 4096
 #: The port that an https URL need not name.
 HTTPS: Final = 443
 

@@ -23,6 +23,8 @@ _HEADER: Final = struct.Struct("<II")
 _READ: Final = 256 * 1024
 #: SCM_MAX_FD is 253: more descriptors than that go in several messages.
 MAX_FDS: Final = 200
+#: How long a worker whose channel ended without a word lets its connections finish, seconds.
+ORPHAN_GRACE: Final = 30.0
 
 
 class Channel:

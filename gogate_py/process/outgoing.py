@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
 from gogate_py.arena import LAYOUT, MAX_SLOTS, Arena
-from gogate_py.controlplane.admin_server import AdminServers
 from gogate_py.controlplane.control import Control
 from gogate_py.process.bindings import Bindings
 from gogate_py.process.handover import Hello, Offered, State
 from gogate_py.process.workers import Workers
 from gogate_py.telemetry.totals import Totals
+
+if TYPE_CHECKING:
+    from gogate_py.controlplane.admin_server import AdminServers
 
 log = logging.getLogger("gogate.upgrade")
 

@@ -26,10 +26,10 @@ from typing import Final, NamedTuple
 from attrs import evolve
 
 from gogate_py.clock import monotonic, wall
+from gogate_py.config.listeners import admin_addresses
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.problems import Problem
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.admin_server import admin_addresses
 from gogate_py.controlplane.compiler import listener_addresses, listener_rules
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan, needs_restart, plan, render

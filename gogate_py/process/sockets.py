@@ -16,9 +16,8 @@ import socket
 import stat
 from typing import Final
 
-from gogate_py.addresses import Address, parse
+from gogate_py.addresses import BACKLOG, Address, parse
 from gogate_py.clock import monotonic
-from gogate_py.dataplane.listeners import BACKLOG
 from gogate_py.errors import StartError
 
 _RETRY_FOR: Final = 1.0

@@ -23,16 +23,15 @@ from typing import TYPE_CHECKING, Any, Final
 from gogate_py import __version__
 from gogate_py.arena import BREAKER_STATE, EJECTED_UNTIL, Arena
 from gogate_py.clock import monotonic, monotonic_ns
+from gogate_py.config.listeners import admin_addresses
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.admin_server import AdminServers, admin_addresses
-from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.certificates import CertificateWatch
 from gogate_py.controlplane.compiler import listener_addresses, listener_rules
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
-from gogate_py.controlplane.supervision import WorkerView
+from gogate_py.controlplane.supervision import LiveState, WorkerView
 from gogate_py.errors import StartError
 from gogate_py.messages import (
     Applied,
@@ -56,7 +55,6 @@ from gogate_py.messages import (
 from gogate_py.middleware.question import Question
 from gogate_py.policy.circuit_breaker import STATE_NAMES
 from gogate_py.process.bindings import Bindings
-from gogate_py.process.file_watch import FileWatch
 from gogate_py.process.handover import State
 from gogate_py.process.outgoing import Outgoing
 from gogate_py.process.parsers import check_parsers
@@ -66,11 +64,14 @@ from gogate_py.process.systemd import Notifier, passed_sockets
 from gogate_py.process.takeover import Takeover, without_own
 from gogate_py.process.upgrade import LIMIT, Upgrade, program, refusal_here
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
+from gogate_py.process.zygote_process import ZygoteProcess
 from gogate_py.telemetry.logs import LogWriter, set_format
 from gogate_py.telemetry.totals import Totals
 
 if TYPE_CHECKING:
+    from gogate_py.controlplane.admin_server import AdminServers
     from gogate_py.dataplane.explain import Explainer
+    from gogate_py.process.file_watch import FileWatch
 
 log = logging.getLogger("gogate.supervisor")
 
@@ -96,9 +97,11 @@ class Supervisor:
         path: str = "",
         old: socket.socket | None = None,
         upgrade_limit: float = LIMIT,
+        zygote: ZygoteProcess | None = None,
     ) -> None:
         """``path``: the file that the configuration came from, and is reloaded from; "" = it cannot be. ``old``: the
-        way to the gogate that this one is to take over from; ``upgrade_limit``: seconds that the next one may take."""
+        way to the gogate that this one is to take over from; ``upgrade_limit``: seconds that the next one may take;
+        ``zygote``: the first one, which runs already."""
         self.config = config
         self._path = path
         self.started = monotonic()
@@ -107,6 +110,7 @@ class Supervisor:
         self._upgrade: Upgrade | None = None
         self._upgrading: asyncio.Task[None] | None = None
         self._upgrade_limit = upgrade_limit
+        self._zygote = zygote
         self._old_one: asyncio.Task[None] | None = None  # waits for the end of who we took over from
         self._arena: Arena
         self._totals = Totals()
@@ -215,6 +219,7 @@ class Supervisor:
             columns=state.columns if state is not None and same_arena else 0,
             incarnation=state.incarnation if state is not None else 0,
             restarts=state.restarts if state is not None else (),
+            zygote=self._zygote,
         )
         self._workers.start()
         try:
@@ -236,6 +241,8 @@ class Supervisor:
                 self._config_changed,
                 self._admin_changed,
             )
+            from gogate_py.process.file_watch import FileWatch  # as the web framework: not before requests are served
+
             self._watch = FileWatch(self._path, lambda: self._reload("file"))
             self._watch.follow(self.config.files)
             self._watch.start()
@@ -244,6 +251,9 @@ class Supervisor:
         self._control.starting = False
 
     async def _serve_admin(self) -> None:
+        # Only now: the web framework takes a fifth of the start, and until here requests would have waited for it.
+        from gogate_py.controlplane.admin_server import AdminServers
+
         # Duplicates: a server closes what it is given, and the sockets are to outlive it.
         sockets = {name: one.sockets[0].dup() for name, _, one in self._admin_bindings.named()}
         self._admin = AdminServers(self._control, self, self._totals, sockets)

@@ -27,7 +27,7 @@ from gogate_py.clock import monotonic
 from gogate_py.errors import GogateError
 from gogate_py.messages import Counts
 from gogate_py.process import handover
-from gogate_py.process.channel import Channel, pair
+from gogate_py.process.channel import ORPHAN_GRACE, Channel, pair
 from gogate_py.process.handover import (
     PROTOCOL,
     AllOffered,
@@ -40,7 +40,6 @@ from gogate_py.process.handover import (
     Serving,
 )
 from gogate_py.process.outgoing import Outgoing
-from gogate_py.process.worker import ORPHAN_GRACE
 
 log = logging.getLogger("gogate.upgrade")
 

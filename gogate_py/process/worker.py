@@ -40,14 +40,13 @@ from gogate_py.messages import (
     Unapplied,
     Welcome,
 )
-from gogate_py.process.channel import Channel
+from gogate_py.process.channel import ORPHAN_GRACE, Channel
 from gogate_py.process.stalls import show_stack_on_signal
 from gogate_py.telemetry.logs import set_format, set_up_worker
 
 log = logging.getLogger("gogate.worker")
 
-#: How long a worker without a supervisor lets its connections finish, seconds, unless the last snapshot knew better.
-ORPHAN_GRACE: Final = 30.0
+#: How long the clients of a worker without a supervisor may be idle until they are closed, seconds.
 ORPHAN_IDLE: Final = 2.0
 
 

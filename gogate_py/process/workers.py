@@ -14,13 +14,10 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import gogate_py
 from gogate_py import messages
 from gogate_py.arena import Arena
 from gogate_py.clock import monotonic
@@ -28,12 +25,15 @@ from gogate_py.messages import Down, Listen, Up, Welcome
 from gogate_py.process.channel import MAX_FDS, Channel, pair
 from gogate_py.process.sockets import BoundListener
 from gogate_py.process.stalls import HANG_LIMIT, StackFile, StallWatch
+from gogate_py.process.zygote_process import ZygoteProcess
 
 log = logging.getLogger("gogate.supervisor")
 
 #: A worker that lived shorter than this died young, seconds.
 YOUNG: Final = 5.0
 MAX_BACKOFF: Final = 30.0
+#: Seconds that a zygote has to end when its socket is closed.
+_PATIENCE: Final = 1.0
 
 
 class Slot:
@@ -66,7 +66,7 @@ class Workers:
     """All slots, their zygote, and what becomes of them. ``on_up``, ``on_down``: a worker can be talked to, or is gone;
     ``on_message``: what it says; ``hang_limit``: seconds of silence after which a worker is replaced; ``first``: the
     arena's column of slot 0, ``columns``: how many columns of the arena are in use (default: ours); ``incarnation`` and
-    ``restarts``: of those who had the slots in another gateway."""
+    ``restarts``: of those who had the slots in another gateway; ``zygote``: the first one, if it runs already."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class Workers:
         columns: int = 0,
         incarnation: int = 0,
         restarts: Sequence[int] = (),
+        zygote: ZygoteProcess | None = None,
     ) -> None:
         self._arena = arena
         self._listeners = listeners
@@ -96,9 +97,8 @@ class Workers:
         self.restarts = 0
         self.stopping = False
         self._loop = asyncio.get_running_loop()
-        self._zygote: subprocess.Popen[bytes] | None = None
-        self._zygote_sock: socket.socket | None = None
-        self._zygote_started = 0.0
+        self._first_zygote = zygote
+        self._zygote: ZygoteProcess | None = None
         self._zygotes_young = 0
         self._forking: dict[int, tuple[Slot, socket.socket]] = {}
         self._fork_number = 0
@@ -115,35 +115,22 @@ class Workers:
         self._stalls.start()
 
     def _start_zygote(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        # The package's own place first: also when gogate runs from a source tree that is not installed.
-        path = os.pathsep.join([str(Path(gogate_py.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]).rstrip(
-            os.pathsep
-        )
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gogate_py.process.zygote", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._zygote_started = monotonic()
-        self._zygote_sock = ours
-        self._loop.add_reader(ours.fileno(), self._zygote_says)
+        zygote, self._first_zygote = self._first_zygote or ZygoteProcess(), None
+        self._zygote = zygote
+        self._loop.add_reader(zygote.sock.fileno(), self._zygote_says)
 
     def _zygote_says(self) -> None:
-        sock = self._zygote_sock
-        assert sock is not None
+        zygote = self._zygote
+        assert zygote is not None
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(sock, 4096, 4)
+                data, fds, _, _ = socket.recv_fds(zygote.sock, 4096, 4)
             except BlockingIOError:
                 return
             except OSError:
                 data, fds = b"", []
             if not data:
-                self._zygote_died()
+                self._zygote_died(zygote)
                 return
             message = json.loads(data)
             if "forked" in message:
@@ -156,23 +143,19 @@ class Workers:
             elif "exited" in message:
                 self._note_status(message["exited"], message["status"])
 
-    def _zygote_died(self) -> None:
+    def _zygote_died(self, zygote: ZygoteProcess) -> None:
         """Workers live on without it; only new ones need it."""
-        sock, self._zygote_sock = self._zygote_sock, None
-        if sock is not None:
-            self._loop.remove_reader(sock.fileno())
-            sock.close()
-        if self._zygote is not None:
-            status = self._zygote.wait()
-            self._zygote = None
-            if not self.stopping:
-                log.error("zygote died; starting another", extra={"status": status})
+        self._zygote = None
+        self._loop.remove_reader(zygote.sock.fileno())
+        status = zygote.end(_PATIENCE)
+        if not self.stopping:
+            log.error("zygote died; starting another", extra={"status": status})
         lost = [slot for slot, _ in self._forking.values()]
         for _, channel in self._forking.values():
             channel.close()
         self._forking.clear()
         # One that dies young again and again is not started in a tight loop.
-        young = monotonic() - self._zygote_started < YOUNG
+        young = monotonic() - zygote.started < YOUNG
         self._zygotes_young = self._zygotes_young + 1 if young else 0
         if self._zygotes_young <= 1:
             self._renew_zygote(lost)
@@ -189,7 +172,7 @@ class Workers:
     # --- workers
 
     def _fork(self, slot: Slot) -> None:
-        if self.stopping or self._zygote_sock is None:
+        if self.stopping or self._zygote is None:
             return
         if slot.pidfd >= 0 or any(slot is asked for asked, _ in self._forking.values()):
             return  # a new zygote and the back-off both meant to fill it
@@ -199,7 +182,7 @@ class Workers:
         request = json.dumps({"fork": self._fork_number}).encode()
         slot.state = "starting"
         try:
-            socket.send_fds(self._zygote_sock, [request], [theirs.fileno(), self._arena.fd, slot.stack.fd])
+            socket.send_fds(self._zygote.sock, [request], [theirs.fileno(), self._arena.fd, slot.stack.fd])
         except OSError as error:
             log.error("cannot reach the zygote", extra={"error": str(error)})  # its EOF follows and starts over
         finally:
@@ -327,16 +310,10 @@ class Workers:
         self._all_gone.set()
 
     def _stop_zygote(self) -> None:
-        sock, self._zygote_sock = self._zygote_sock, None
-        if sock is not None:
-            self._loop.remove_reader(sock.fileno())
-            sock.close()
-        if self._zygote is not None:
-            try:
-                self._zygote.wait(1.0)
-            except subprocess.TimeoutExpired:
-                self._zygote.kill()
-                self._zygote.wait()
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            self._loop.remove_reader(zygote.sock.fileno())
+            zygote.end(_PATIENCE)
 
     def __repr__(self) -> str:
         return f"<workers {[(slot.slot, slot.pid, slot.state) for slot in self.slots]}>"

@@ -23,12 +23,11 @@ from gogate_py.clock import monotonic
 from gogate_py.config.loader import load_text
 from gogate_py.controlplane import admin_server
 from gogate_py.controlplane.admin_server import AdminServers
-from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import Plan, plan
 from gogate_py.controlplane.publisher import Publisher
 from gogate_py.controlplane.reloads import Reload
-from gogate_py.controlplane.supervision import WorkerView
+from gogate_py.controlplane.supervision import LiveState, WorkerView
 from gogate_py.messages import Connection, RequestRecord, RequestSummary
 from gogate_py.middleware.question import Question
 from gogate_py.telemetry.totals import Totals

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gogate_py.controlplane.admin_views import LiveState
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.pulse import COLUMNS, HISTORY, Pulse
+from gogate_py.controlplane.supervision import LiveState
 from gogate_py.messages import Counts
 from gogate_py.telemetry.metrics import DURATION_BOUNDS
 from gogate_py.telemetry.totals import Totals

@@ -33,7 +33,7 @@ class Upgrading(Gateway):
             ROOT / "gogate_py", self.folder / "gogate_py", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         if limit:
             self.edit("process/upgrade.py", "LIMIT: Final = 30.0", f"LIMIT: Final = {limit}.0")
-            self.edit("process/worker.py", "ORPHAN_GRACE: Final = 30.0", f"ORPHAN_GRACE: Final = {limit}.0")
+            self.edit("process/channel.py", "ORPHAN_GRACE: Final = 30.0", f"ORPHAN_GRACE: Final = {limit}.0")
         for name, (before, after) in (edits or {}).items():
             self.edit(name, before, after)
         env = {**options.pop("env", {}), "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -18,7 +18,8 @@ from doubles.http_backend import HttpBackend
 
 
 def _failed_start(config: str, tmp_path: Path) -> tuple[int, list[str], int]:
-    """→ exit code, lines on stderr, how many child processes there ever were."""
+    """→ exit code, lines on stderr, how many workers there ever were. Nothing is left behind: neither is the zygote,
+    which is started beside the reading of the configuration."""
     path = tmp_path / "config.yaml"
     path.write_text(config)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GOGATE_")}
@@ -26,14 +27,17 @@ def _failed_start(config: str, tmp_path: Path) -> tuple[int, list[str], int]:
         [sys.executable, "-m", "gogate_py", "-config", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
     )
-    children: set[int] = set()
+    zygotes: set[int] = set()
+    workers: set[int] = set()
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):
-            children.update(child.pid for child in watched.children(recursive=True))
+            for child in watched.children(recursive=True):
+                (zygotes if child.ppid() == process.pid else workers).add(child.pid)
     out, err = process.communicate()
     assert out == ""
-    return process.returncode, err.splitlines(), len(children)
+    assert not [pid for pid in zygotes | workers if psutil.pid_exists(pid)]
+    return process.returncode, err.splitlines(), len(workers)
 
 
 @pytest.mark.parametrize("which", ["httpListenAddr", "listenAddr", "admin"])
@@ -43,8 +47,8 @@ def test_a_taken_port(tmp_path: Path, which: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         settings: dict[str, Any] = {"admin": {"listenAddr": address}} if which == "admin" else {which: address}
         config = gateway_config({"httpListenAddr": ANY, "backends": ["127.0.0.1:1"], **settings})
-        code, lines, children = _failed_start(config, tmp_path)
-    assert (code, len(lines), children) == (1, 1, 0)
+        code, lines, workers = _failed_start(config, tmp_path)
+    assert (code, len(lines), workers) == (1, 1, 0)
     assert address in lines[0]
     assert "in use" in lines[0]
 
@@ -53,8 +57,8 @@ def test_a_port_that_a_running_gogate_has(tmp_path: Path) -> None:
     """A second gogate on the same port does not silently share it, and the first goes on."""
     with HttpBackend() as backend, Gateway(http_gateway(backend.address)) as gateway:
         address = "{}:{}".format(*gateway.address("http:default"))
-        code, lines, children = _failed_start(http_gateway(backend.address, httpListenAddr=address), tmp_path)
-        assert (code, len(lines), children) == (1, 1, 0)
+        code, lines, workers = _failed_start(http_gateway(backend.address, httpListenAddr=address), tmp_path)
+        assert (code, len(lines), workers) == (1, 1, 0)
         assert address in lines[0]
         assert gateway.get()[0] == 200
 
@@ -62,8 +66,8 @@ def test_a_port_that_a_running_gogate_has(tmp_path: Path) -> None:
 def test_a_bad_configuration(tmp_path: Path) -> None:
     """Every problem of a configuration is printed with its place, exit code 1, and nothing was started."""
     config = "server:\n  httpListenAddr: 'nonsense'\n  loadBalancer: best\n  backends: [{addr: 'a:1', wait: 3}]\n"
-    code, lines, children = _failed_start(config, tmp_path)
-    assert (code, children) == (1, 0)
+    code, lines, workers = _failed_start(config, tmp_path)
+    assert (code, workers) == (1, 0)
     text = "\n".join(lines)
     for place in ("config.yaml:2:19", "config.yaml:3:17", "config.yaml:4:"):
         assert place in text
@@ -86,7 +90,7 @@ def test_an_access_log_that_cannot_be_written(tmp_path: Path) -> None:
     """A path that cannot be opened is one line at the start, not lines that are lost in silence."""
     for path in (str(tmp_path / "nowhere" / "access.log"), str(tmp_path)):
         config = gateway_config({"httpListenAddr": ANY}, logging={"access": {"path": path}})
-        code, lines, children = _failed_start(config, tmp_path)
-        assert (code, children) == (1, 0)
+        code, lines, workers = _failed_start(config, tmp_path)
+        assert (code, workers) == (1, 0)
         assert len(lines) == 1
         assert lines[0].startswith(f"gogate: cannot write the access log {path}: ")

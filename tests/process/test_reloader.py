@@ -16,10 +16,10 @@ import pytest
 from doubles.certificates import write_pair
 
 from gogate_py.arena import Arena
+from gogate_py.config.listeners import admin_addresses
 from gogate_py.config.loader import load_file, load_text
 from gogate_py.config.named_files import digest
 from gogate_py.config.schema import Config
-from gogate_py.controlplane.admin_server import admin_addresses
 from gogate_py.controlplane.compiler import listener_addresses
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.plan import needs_restart
