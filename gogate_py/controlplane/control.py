@@ -136,7 +136,7 @@ class Control:
         routes: set[tuple[str, ...]] = {(route.name,) for route in snapshot.http_routes}
         routes.update((route.name,) for listener in snapshot.listeners for route in listener.tcp_routes())
         return {
-            ("pool", "backend"): {(view.pool, view.addr) for view in self.backends()},
+            ("pool", "backend"): {member.key for member, _ in self._membership.current()},
             ("pool",): {(pool.name,) for pool in snapshot.pools},
             ("route",): routes,
             ("listener",): {(listener.label(),) for listener in snapshot.listeners},

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 from gogate_py.controlplane.reloads import Reload
 from gogate_py.controlplane.service_watch import ServiceWatch
-from gogate_py.controlplane.supervision import LiveState
 
 LATEST: Final = 500
 #: Backends of which single news are told in one look; beyond it only how many there are.
@@ -65,7 +64,8 @@ class Happenings:
         """Compare with the last look, which the first one has not; → what is new, oldest first."""
         found: list[tuple[str, str, str, str]] = []
         if self._backends is not None:
-            found += _limited(list(_of_backends(self._backends, backends)))
+            if backends is not self._backends:
+                found += _limited(list(_of_backends(self._backends, backends)))
             found += _of_workers(self._workers, workers)
             found += _of_reloads(self._reload, reloads)
             found += _limited([
@@ -139,8 +139,3 @@ def _of_reloads(last: Reload | None, reloads: Sequence[Reload]) -> Iterable[tupl
     for one in reversed(new):
         detail = "; ".join(one.problems if one.result == "failure" else one.changes)
         yield "reload", one.result, f"generation {one.generation}", detail[:1000]
-
-
-def backend_now(view_up: bool, error: str, draining: bool, weight: int, live: LiveState) -> BackendNow:
-    """What is compared of a backend, from what the admin API knows of it."""
-    return BackendNow(view_up, error, draining, weight, live.breaker, live.ejected)

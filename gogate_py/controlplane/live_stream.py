@@ -30,7 +30,7 @@ from gogate_py.controlplane.admin_problems import ApiError
 from gogate_py.controlplane.admin_views import backend_object, route_shape
 from gogate_py.controlplane.control import Control
 from gogate_py.controlplane.event_stream import EVENT_STREAM, STUCK, framed, stream, waiting
-from gogate_py.controlplane.happenings import Happenings, WorkerNow, backend_now
+from gogate_py.controlplane.happenings import BackendNow, Happenings, WorkerNow
 from gogate_py.controlplane.pulse import COLUMNS, PERIOD, Pulse
 from gogate_py.controlplane.supervision import Supervision
 from gogate_py.telemetry.totals import Totals
@@ -38,6 +38,9 @@ from gogate_py.telemetry.totals import Totals
 MAX_WATCHERS: Final = 32
 #: Events that a watcher may have left unread.
 BEHIND: Final = 60
+
+#: Breaker, ejected.
+_IN_ORDER: Final = ("closed", False)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -55,6 +58,9 @@ class Live:
         self._number = 0
         self._started = round(wall() - (monotonic() - supervision.started))
         self._shape: tuple[Config, list[dict[str, Any]]] | None = None
+        # what the last look at the backends was made of, and what it saw
+        self._seen: tuple[int, dict[int, tuple[str, bool]]] | None = None
+        self._backends: dict[tuple[str, str], BackendNow] = {}
 
     def beat(self) -> None:
         """Take the pulse; to be called every PERIOD."""
@@ -63,12 +69,7 @@ class Live:
         told = self._pulse.beat(monotonic(), now, in_detail=bool(self._watchers))
         news = self._happenings.look(
             now,
-            {
-                (view.pool, view.addr): backend_now(
-                    view.healthy, view.last_error, view.draining, view.weight, supervision.backend_live(view.row)
-                )
-                for view in control.backends()
-            },
+            self._backends_now(),
             {one.slot: WorkerNow(one.pid, one.state, one.restarts) for one in supervision.workers()},
             supervision.reloads()[1],
         )
@@ -86,6 +87,21 @@ class Live:
             self._tell("happened", _encode(news))
         if told is not None:
             self._tell("beat", _encode(told))
+
+    def _backends_now(self) -> dict[tuple[str, str], BackendNow]:
+        """What is compared of every backend. Whatever of it the control plane decides has a generation, so that nothing
+        is looked at where nothing happened: a beat of a gateway with thousands of backends costs no more than another.
+        """
+        generation, troubled = self._control.generation, self._supervision.out_of_order()
+        if self._seen != (generation, troubled):
+            self._seen = (generation, troubled)
+            self._backends = {
+                (view.pool, view.addr): BackendNow(
+                    view.healthy, view.last_error, view.draining, view.weight, *troubled.get(view.row, _IN_ORDER)
+                )
+                for view in self._control.backends()
+            }
+        return self._backends
 
     def _tell(self, kind: str, body: bytes) -> None:
         self._number += 1

@@ -76,7 +76,7 @@ class ProbeSettings:
         )
 
 
-@frozen
+@frozen(cache_hash=True)  # watches are looked up by it, for every backend
 class Target:
     """What is probed: an address as configured, and how. Where it is (its endpoints) may change while it lives."""
 

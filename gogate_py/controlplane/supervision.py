@@ -71,6 +71,10 @@ class Supervision(Records, Protocol):
         """What the arena knows of the backend in this row."""
         ...
 
+    def out_of_order(self) -> dict[int, tuple[str, bool]]:
+        """Rows of the backends whose breaker is not closed, or that are ejected: breaker, ejected. Cheap."""
+        ...
+
     def explain(self, question: Question, listener: str, /) -> dict[str, Any]:
         """What would happen to this request now, if it came in by the listener of this id ("": by any). Raises
         WireError for one that is not valid HTTP."""

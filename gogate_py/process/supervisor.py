@@ -53,7 +53,7 @@ from gogate_py.messages import (
     Up,
 )
 from gogate_py.middleware.question import Question
-from gogate_py.policy.circuit_breaker import STATE_NAMES
+from gogate_py.policy.circuit_breaker import CLOSED, STATE_NAMES
 from gogate_py.process.bindings import Bindings
 from gogate_py.process.handover import State
 from gogate_py.process.outgoing import Outgoing
@@ -548,6 +548,15 @@ class Supervisor:
             STATE_NAMES[arena.cells[first + BREAKER_STATE]],
             arena.cells[first + EJECTED_UNTIL] > monotonic_ns(),
         )
+
+    def out_of_order(self) -> dict[int, tuple[str, bool]]:
+        """Rows of backends whose breaker is not closed, or that are ejected."""
+        cells, first, now = self._arena.cells, self._arena.backend, monotonic_ns()
+        return {
+            row: (STATE_NAMES[cells[at + BREAKER_STATE]], cells[at + EJECTED_UNTIL] > now)
+            for row in self._control.rows_in_use()
+            if cells[(at := first(row)) + BREAKER_STATE] != CLOSED or cells[at + EJECTED_UNTIL] > now
+        }
 
     def explain(self, question: Question, listener: str) -> dict[str, Any]:
         """What would happen to a request now."""

@@ -11,8 +11,9 @@ module knows neither the text format nor who reads it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 from gogate_py.messages import Counts
 from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS, Metric
@@ -68,8 +69,8 @@ class Totals:
         self._max_histograms = max(1, max_series // _LINES)
         self._counters: dict[str, dict[Labels, float]] = _tables("counter")
         self._histograms: dict[str, dict[Labels, HistogramTotal]] = _tables("histogram")
-        self._gauges: dict[int, dict[tuple[str, Labels], float]] = {}
-        self._gauge_series: dict[str, int] = {}
+        # worker slot → metric → label values → number
+        self._gauges: dict[int, dict[str, dict[Labels, float]]] = {}
         # (owner, its name) → since when it is gone
         self._removed: dict[tuple[Labels, Labels], float] = {}
         self._unknown: set[str] = set()
@@ -102,8 +103,7 @@ class Totals:
 
     def forget_gauges(self, slot: int) -> None:
         """A worker died: what it was doing it does no more."""
-        for name, _ in self._gauges.pop(slot, {}):
-            self._gauge_series[name] -= 1
+        self._gauges.pop(slot, None)
 
     def keep(self, there: Mapping[Labels, Iterable[Labels]], now: float) -> None:
         """Note what exists at monotonic time ``now`` (owner of OWNERS → names); forget what is gone for KEEP_REMOVED
@@ -120,14 +120,10 @@ class Totals:
     def _forget(self, owner: Labels, name: Labels) -> None:
         """Drop every series of something that is gone."""
         self._removed.pop((owner, name), None)
-        for tables in (self._counters, self._histograms):
+        for tables in self._all_tables():
             for metric, table in tables.items():
                 for labels in [one for one in table if name in _names(metric, owner, one)]:
                     del table[labels]
-        for of_slot in self._gauges.values():
-            for metric, labels in [one for one in of_slot if name in _names(one[0], owner, one[1])]:
-                del of_slot[metric, labels]
-                self._gauge_series[metric] -= 1
 
     # --- what is read
 
@@ -141,7 +137,7 @@ class Totals:
 
     def gauge(self, name: str) -> dict[Labels, float]:
         """One gauge, summed over the workers."""
-        return self._summed_gauges().get(name, {})
+        return _summed(of_slot.get(name, {}) for of_slot in self._gauges.values())
 
     def histogram(self, name: str) -> HistogramTotal:
         """One histogram over all its label sets."""
@@ -171,7 +167,7 @@ class Totals:
         """Everything at this moment, independent of what is counted later (another thread may read it)."""
         return Frozen(
             {name: dict(table) for name, table in self._counters.items()},
-            self._summed_gauges(),
+            {name: self.gauge(name) for name in {name for of_slot in self._gauges.values() for name in of_slot}},
             {name: {k: v.copy() for k, v in table.items()} for name, table in self._histograms.items()},
         )
 
@@ -197,31 +193,29 @@ class Totals:
             return labels
         return (OTHER,) * len(labels)
 
-    def _set_gauge(self, of_slot: dict[tuple[str, Labels], float], name: str, labels: Labels, value: float) -> None:
+    def _set_gauge(self, of_slot: dict[str, dict[Labels, float]], name: str, labels: Labels, value: float) -> None:
         # A gauge is replaced, not added to: beyond the cap there is no number that would be right, so it is left out.
-        key = (name, labels)
-        if key not in of_slot:
-            series = self._gauge_series.get(name, 0)
-            if series >= self._max_series:
-                return
-            self._gauge_series[name] = series + 1
-        of_slot[key] = value
+        table = of_slot.setdefault(name, {})
+        if labels in table or sum(len(one.get(name, ())) for one in self._gauges.values()) < self._max_series:
+            table[labels] = value
 
-    def _summed_gauges(self) -> dict[str, dict[Labels, float]]:
-        summed: dict[str, dict[Labels, float]] = {}
-        for of_slot in self._gauges.values():
-            for (name, labels), value in of_slot.items():
-                table = summed.setdefault(name, {})
-                table[labels] = table.get(labels, 0) + value
-        return summed
+    def _all_tables(self) -> Iterator[Mapping[str, dict[Labels, Any]]]:
+        yield self._counters
+        yield self._histograms
+        yield from self._gauges.values()
 
     def _owners_seen(self) -> dict[Labels, set[Labels]]:
         seen: dict[Labels, set[Labels]] = {owner: set() for owner in OWNERS}
-        for tables in (self._counters, self._histograms, self._summed_gauges()):
+        for tables in self._all_tables():
             for metric, table in tables.items():
-                for owner in OWNERS:
-                    if owner in _OWNED[metric]:
-                        seen[owner].update(*(_names(metric, owner, labels) for labels in table))
+                for owner, places in _OWNED[metric].items():
+                    # At once rather than one by one: there are tens of thousands in a large gateway.
+                    picked = set(map(itemgetter(*places), table))
+                    names = picked if len(places) > 1 else {(name,) for name in picked}
+                    rest = (OTHER,) * len(places)
+                    seen[owner].update(name for name in names if name[-1] != "" and name != rest)
+                    if rest in names and any(_names(metric, owner, labels) == (rest,) for labels in table):
+                        seen[owner].add(rest)  # somebody called something so
         return seen
 
 
@@ -247,6 +241,14 @@ def bucket_quantile(buckets: Sequence[float], bounds: Sequence[float], q: float)
         below += n
         lower = upper
     return bounds[-1]
+
+
+def _summed(tables: Iterable[Mapping[Labels, float]]) -> dict[Labels, float]:
+    summed: dict[Labels, float] = {}
+    for table in tables:
+        for labels, value in table.items():
+            summed[labels] = summed.get(labels, 0) + value
+    return summed
 
 
 def _tables(kind: str) -> dict[str, dict[Labels, T]]:

@@ -89,6 +89,10 @@ class PlayedSupervisor:
         """Seven active; the breaker that was set."""
         return LiveState(7, self.breakers.get(row, "closed"), False)
 
+    def out_of_order(self) -> dict[int, tuple[str, bool]]:
+        """Those with a breaker that was set."""
+        return {row: (breaker, False) for row, breaker in self.breakers.items() if breaker != "closed"}
+
     def explain(self, question: Question, listener: str) -> dict[str, Any]:
         """What was asked."""
         return {"asked": question.head.decode("latin-1"), "client": question.client, "listener": listener}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any
+from typing import Any, cast
 
 from admin_harness import CONFIG, TOKEN, AdminHarness, admin_api
+from doubles.gateway import wait_for
 
 from gogate_py.controlplane import live_stream
+from gogate_py.controlplane.control import Control
+from gogate_py.controlplane.operations import BackendView
 
 
 class Events:
@@ -111,3 +114,48 @@ def test_the_stream_follows_the_access_rules() -> None:
     with admin_api(CONFIG % TOKEN) as harness:
         answer = harness.ask("GET", "/events", headers={"Authorization": "Bearer wrong"})
         assert answer.status == 401
+
+
+class CountingControl:
+    """A control plane that counts how often all of its backends are asked for."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.looks = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._control, name)
+
+    def backends(self) -> list[BackendView]:
+        """All of them."""
+        self.looks += 1
+        return self._control.backends()
+
+
+def test_who_is_not_watched_looks_only_where_something_happened() -> None:
+    """With nothing new a beat asks nobody for the backends, however many there are; what happened meanwhile is in the
+    history of who comes later: a drain (a generation), a breaker that opened (the arena)."""
+    with admin_api() as harness:
+        control = CountingControl(harness.control)
+
+        async def made() -> live_stream.Live:
+            return live_stream.Live(cast(Control, control), harness.supervisor, harness.totals)
+
+        async def beat() -> int:
+            live.beat()
+            return control.looks
+
+        async def drain() -> int:
+            harness.control.drain("127.0.0.1:9001")
+            return harness.control.generation
+
+        live = harness.call(made())
+        assert [harness.call(beat()) for _ in range(3)] == [1, 1, 1]
+        before = harness.call(drain())
+        wait_for(lambda: harness.control.generation > before or control.looks > 1 or harness.call(beat()) > 1)
+        assert harness.call(beat()) == 2
+        harness.supervisor.breakers[harness.control.backends()[1].row] = "open"
+        assert harness.call(beat()) == harness.call(beat()) == 3
+        data = live.first().partition(b"event: history")[2].partition(b"data: ")[2].splitlines()[0]
+        assert [(one["what"], one["name"]) for one in json.loads(data)["happened"]] == [
+            ("draining", "default/127.0.0.1:9001"), ("breaker open", "default/127.0.0.1:9002")]
