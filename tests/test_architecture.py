@@ -95,7 +95,7 @@ def test_workers_do_not_load_what_only_the_control_plane_needs() -> None:
 def test_requests_do_not_wait_for_what_serves_no_request() -> None:
     """The supervisor starts its workers before it loads the web framework and the watcher of files, and never the data
     plane; the zygote is started before anything of the configuration is loaded."""
-    heavy = ("starlette", "uvicorn", "h11", "prometheus_client", "watchdog", "gogate_py.dataplane.plane")
+    heavy = ("starlette", "uvicorn", "prometheus_client", "watchdog", "gogate_py.dataplane.plane")
     assert loaded_by("gogate_py.process.supervisor", (*heavy, "cryptography")) == "[]"
     assert loaded_by("gogate_py.cli.run", (*heavy, "asyncio", "msgspec", "attr", "yaml", "gogate_py.config")) == "[]"
 

@@ -17,6 +17,8 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
+import h11
+
 from gogate_py import __version__
 from gogate_py.errors import GogateError
 from gogate_py.policy.credentials import check_jwks_url
@@ -79,8 +81,6 @@ class Fetcher:
 
 
 async def _get(host: str, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    import h11  # with the first key set: it would be some hundredths of every start
-
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     request = h11.Request(
         method="GET",
