@@ -7,11 +7,17 @@ that ``gogate --version`` does not load a web framework.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gogate_py import __version__
+from gogate_py.cli.config_option import DEFAULT, config_option
+from gogate_py.cli.help import first_screen
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: name → (module, attribute, one line for the list in --help)
 _COMMANDS = {
@@ -28,7 +34,14 @@ _COMMANDS = {
     "register": ("gogate_py.cli.register", "register", "Register a service, keep its heartbeat while a command runs."),
     "hash": ("gogate_py.cli.hash", "hash_command", "Make API keys and password hashes."),
     "demo": ("gogate_py.cli.demo", "demo", "Run a gateway with three demo backends."),
+    "completion": ("gogate_py.cli.completion", "completion", "Print the completion script for bash, zsh or fish."),
 }
+
+_NOTHING_TO_RUN = """\
+gogate: there is no config.yaml here, and no other file was named
+  gogate -config FILE   run with this configuration
+  gogate demo           see it work, without a configuration
+  gogate --help         everything else"""
 
 
 class _Commands(click.Group):
@@ -44,43 +57,49 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(entry[0]), entry[1])
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry[2]) for name, entry in _COMMANDS.items()])
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        first_screen(ctx, formatter, {name: does for name, (_, _, does) in _COMMANDS.items()})
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, without importing them, and the options."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=does) for name, (_, _, does) in _COMMANDS.items()]
+        found = [one for one in found if one.value.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
+        name = args[0]
+        if name in _COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            if args and ("." in args[0] or "/" in args[0]):
-                hint = f"{error.message} To run with this configuration: gogate -config {args[0]}"
-                raise click.UsageError(hint, ctx) from None
-            raise
+        if "." in name or "/" in name:
+            hint = f"To run with this configuration: gogate -config {name}"
+        elif ctx.params.get("config"):  # -confg FILE is -c onfg, and then a command
+            hint = f"The configuration before it was {ctx.params['config']!r}."
+        else:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, _COMMANDS, 3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else "gogate --help lists them."
+        raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
 
 
 @click.group(
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "-help", "--help"], "max_content_width": 100},
-    epilog="""\b
-Examples:
-  gogate -config config.yaml            run the gateway
-  gogate check -config config.yaml      report every problem of a configuration
-  gogate demo                           a gateway with backends to play with
-  gogate register --name api --address :9001 -- python -m http.server 9001
-""",
 )
-@click.option("-config", "--config", "-c", "config", metavar="FILE", help="Configuration file [./config.yaml].")
+@config_option("Run with this configuration.", default=None)
 @click.version_option(__version__, "-version", "--version", message="gogate %(version)s")
 @click.pass_context
 def main(ctx: click.Context, config: str | None) -> None:
-    """gogate: a dual-layer L4/L7 proxy and API gateway.
-
-    Without a command, runs the gateway with the given configuration until SIGTERM or Ctrl-C.
-    """
+    """gogate: a dual-layer L4/L7 proxy and API gateway."""
     if ctx.invoked_subcommand is None:
+        if config is None and not os.path.exists(DEFAULT):
+            click.echo(_NOTHING_TO_RUN, err=True)
+            ctx.exit(1)
         from gogate_py.cli.run import run_gateway
 
-        ctx.exit(run_gateway(config or "config.yaml"))
+        ctx.exit(run_gateway(config or DEFAULT))
     elif config is not None:
         raise click.UsageError(f"-config stands behind the command: gogate {ctx.invoked_subcommand} -config {config}")

@@ -35,7 +35,7 @@ def admin_command(work: Callable[..., None]) -> Callable[..., None]:
                  "another address: --admin URL or GOGATE_ADMIN")
 
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="What the admin API answered, as JSON."),
+        click.option("--json", "as_json", is_flag=True, help="JSON instead of text, for programs."),
         click.option("--token-file", type=click.Path(dir_okay=False), help="A file that holds the token."),
         click.option("--token", envvar="GOGATE_TOKEN", default="", show_envvar=True,
                      help="Its token. An argument is visible to others: prefer the variable."),

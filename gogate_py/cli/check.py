@@ -9,6 +9,8 @@ import sys
 import click
 
 from gogate_py.cli.check_output import as_github, as_json, as_text, counted
+from gogate_py.cli.config_option import config_option
+from gogate_py.cli.help import examples
 from gogate_py.config.codes import ERROR, WARNING
 from gogate_py.config.environment import unknown_overrides
 from gogate_py.config.listeners import data_listeners
@@ -18,8 +20,12 @@ from gogate_py.config.schema import Config
 from gogate_py.errors import StartError
 
 
-@click.command()
-@click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
+@click.command(epilog=examples(
+    "gogate check -config config.yaml",
+    "gogate check -config config.yaml --strict --format github",
+    "gogate check -config config.yaml --probe",
+))  # fmt: skip
+@config_option("The file to check.")
 @click.option("--strict", is_flag=True, help="Warnings fail, too.")
 @click.option("--probe", is_flag=True, help="Ask every backend for its health, 2 s at most each.")
 @click.option(

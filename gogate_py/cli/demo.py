@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gogate_py.cli.help import examples
 from gogate_py.demo.configuration import Ports
 
 
@@ -19,7 +20,7 @@ def _port(name: str, what: str, default: int) -> Callable[[Any], Any]:
     )  # fmt: skip
 
 
-@click.command(context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.command(epilog=examples("gogate demo", "gogate demo --http-port 0 --tcp-port 0 --admin-port 9095"))
 @_port("--http-port", "HTTP listener", Ports().http)
 @_port("--tcp-port", "TCP listener", Ports().tcp)
 @_port("--admin-port", "admin API", Ports().admin)

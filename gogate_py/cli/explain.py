@@ -15,16 +15,22 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from gogate_py.cli.config_option import config_option
+from gogate_py.cli.help import examples
 from gogate_py.errors import ConfigError, StartError, WireError
 
 
-@click.command()
+@click.command(epilog=examples(
+    "gogate explain GET http://api.example.com/users/7",
+    "gogate explain POST /v1/orders -H 'Host: api.example.com' -H 'X-Canary: always' -config config.yaml",
+    "gogate explain GET http://api.example.com/ --client-ip 203.0.113.9 --admin http://127.0.0.1:9090",
+))  # fmt: skip
 @click.argument("method")
 @click.argument("url")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header field; repeatable.")
 @click.option("--client-ip", default="", metavar="IP", help="Where the request comes from.  [127.0.0.1]")
 @click.option("--listener", default="", metavar="NAME", help="The listener it comes in by.  [any]")
-@click.option("-config", "--config", "-c", "config", metavar="FILE", help="Explain with this file, offline.")
+@config_option("Explain with this file, offline.", default=None)
 @click.option("--admin", envvar="GOGATE_ADMIN", metavar="URL", show_envvar=True, help="Ask a running gateway.")
 @click.option("--token", envvar="GOGATE_TOKEN", default="", show_envvar=True, help="Its admin token.")
 @click.option("--json", "as_json", is_flag=True, help="The facts as JSON.")

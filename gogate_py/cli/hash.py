@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from gogate_py.cli.help import examples
 from gogate_py.policy import credentials
 
 #: 256 bits; the prefix tells scanners of leaked secrets, and people, what it is.
@@ -23,12 +24,15 @@ _LEAST_KEY: Final = 20
 _DIGEST: Final = "0" * 63 + "1"
 
 
-@click.group("hash", context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.group("hash", epilog=examples(
+    "gogate hash api-key --name ci >> keys          the key itself is shown once",
+    "gogate hash password --user alice >> users     asks for the password",
+))  # fmt: skip
 def hash_command() -> None:
     """Make API keys and password hashes for auth in a configuration."""
 
 
-@hash_command.command("api-key")
+@hash_command.command("api-key", epilog=examples("gogate hash api-key --name ci", "gogate hash api-key --stdin < key"))
 @click.option("--name", default="client", show_default=True, help="What the key is called in files and logs.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Hash the key on standard input instead of making one.")
 def api_key(name: str, from_stdin: bool) -> None:
@@ -50,7 +54,9 @@ def api_key(name: str, from_stdin: bool) -> None:
     click.echo(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}")
 
 
-@hash_command.command("password")
+@hash_command.command("password", epilog=examples(
+    "gogate hash password --user alice", "gogate hash password --user alice --cost 12",
+))  # fmt: skip
 @click.option("--user", required=True, help="The user's name.")
 @click.option("--cost", type=click.IntRange(credentials.MIN_COST, credentials.MAX_COST), default=11, show_default=True,
               help="One more doubles the time of a check (11: about 0.1 s).")

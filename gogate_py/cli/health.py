@@ -9,10 +9,11 @@ from __future__ import annotations
 import click
 
 from gogate_py.cli.admin_options import fail
+from gogate_py.cli.help import examples
 from gogate_py.cli.lease import AdminClient, Refused, UnknownInstance, Unreachable
 
 
-@click.command()
+@click.command(epilog=examples("gogate health", "gogate health --ready --admin http://127.0.0.1:9090"))
 @click.option("--ready", is_flag=True, help="Ask whether it takes new traffic, not only whether it lives.")
 @click.option("--admin", envvar="GOGATE_ADMIN", default="http://127.0.0.1:9090", show_default=True, show_envvar=True,
               metavar="URL", help="The gateway's admin API.")  # fmt: skip

@@ -15,13 +15,16 @@ from urllib.parse import quote, urlencode
 import click
 
 from gogate_py.cli.admin_options import admin_command, fail, print_json
+from gogate_py.cli.completion import backends
+from gogate_py.cli.config_option import config_option
+from gogate_py.cli.help import examples
 from gogate_py.cli.lease import AdminClient, Refused
 
 #: Seconds between two looks at a backend that drains.
 _POLL: Final = 0.25
 
 
-@click.command()
+@click.command(epilog=examples("gogate reload", "gogate reload --admin http://10.0.0.5:9090 --token-file token"))
 @admin_command
 def reload(client: AdminClient, as_json: bool) -> None:
     """Make the gateway read its configuration file again.
@@ -52,8 +55,8 @@ def reload(client: AdminClient, as_json: bool) -> None:
             click.echo(f"note: {note}", err=True)
 
 
-@click.command()
-@click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
+@click.command(epilog=examples("gogate plan -config new.yaml", "gogate plan -config new.yaml --json"))
+@config_option("The other configuration.")
 @admin_command
 def plan(client: AdminClient, config: str, as_json: bool) -> None:
     """Show what serving another configuration would do; nothing changes.
@@ -80,7 +83,7 @@ def plan(client: AdminClient, config: str, as_json: bool) -> None:
         click.echo("\n".join(found["text"]))
 
 
-@click.command()
+@click.command(epilog=examples("gogate status", "gogate status --json | jq .stats.requests"))
 @admin_command
 def status(client: AdminClient, as_json: bool) -> None:
     """Show readiness, configuration, workers, backends and what is overridden.
@@ -179,8 +182,12 @@ def span(seconds: float) -> str:
     return "".join(parts[:2])
 
 
-@click.command()
-@click.argument("backend")
+@click.command(epilog=examples(
+    "gogate drain 10.0.0.1:8080 --wait",
+    "gogate drain 10.0.0.1:8080 --pool api --deadline 30s",
+    "gogate drain api-1 --undrain",
+))  # fmt: skip
+@click.argument("backend", shell_complete=backends)
 @click.option("--undrain", is_flag=True, help="Give it work again; a deadline is off.")
 @click.option("--pool", metavar="NAME", help="Only in this pool.  [all]")
 @click.option("--deadline", metavar="TIME", help="Cut what still runs after this time (30s, 5m).  [never]")
@@ -226,7 +233,7 @@ def _wait_until_idle(client: AdminClient, drained: list[dict[str, Any]], *, quie
             said = active
 
 
-@click.command()
+@click.command(epilog=examples("gogate services", "gogate services --name api --tag canary"))
 @click.option("--name", help="Only instances of this service.")
 @click.option("--tag", help="Only instances with this tag.")
 @admin_command

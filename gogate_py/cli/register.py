@@ -19,6 +19,7 @@ from typing import Any, Final
 import click
 
 from gogate_py import addresses
+from gogate_py.cli.help import examples
 from gogate_py.cli.lease import AdminClient, Lease, Refused, Service
 from gogate_py.config.values import BadValue, Duration
 
@@ -57,7 +58,10 @@ def _metadata(context: click.Context, parameter: click.Parameter, value: tuple[s
     return pairs
 
 
-@click.command(context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.command(epilog=examples(
+    "gogate register --name api --address :9001 -- python3 -m http.server 9001",
+    "gogate register --name api --address 10.0.0.5:8080 --tags v2,canary --ttl 10s      until Ctrl-C",
+))  # fmt: skip
 @click.option("--name", required=True, help="The service's name; pools take instances by it.")
 @click.option("--address", required=True, callback=_address, help="host:port, or :port for this machine.")
 @click.option("--id", "identity", default="", help="[made by the gateway]")
@@ -78,8 +82,8 @@ def register(
 ) -> None:  # fmt: skip
     """Register a service and renew its lease while COMMAND runs, or until Ctrl-C without one.
 
-    \b
-    gogate register --name api --address :9001 -- python -m http.server 9001
+    Exit code: the command's own (128 + N: ended by signal N; 126, 127: cannot be started); without one 0. 1: the
+    gateway refuses.
     """
     if token_file is not None:
         if token:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gogate_py.cli.config_option import config_option
+from gogate_py.cli.help import examples
 from gogate_py.errors import ConfigError, StartError
 from gogate_py.process.zygote_process import ZygoteProcess
 
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     import socket
 
 
-@click.command()
-@click.option("-config", "--config", "-c", "config", metavar="FILE", default="config.yaml", help="[./config.yaml]")
+@click.command(epilog=examples(
+    "gogate run -config /etc/gogate/config.yaml",
+    "GOGATE_LOGGING_LEVEL=debug gogate run -config config.yaml",
+))  # fmt: skip
+@config_option("Configuration file.")
 def run(config: str) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
     sys.exit(run_gateway(config))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from doubles.gateway import wait_for
 from doubles.http_backend import HttpBackend
 from doubles.reloading import Reloading, reloading
 from doubles.servers import free_port
@@ -59,10 +59,10 @@ def requests(address: tuple[str, int]) -> Iterator[None]:
     thread.join()
 
 
-def top(gateway: Reloading | str, *arguments: str, **options: object) -> Terminal:
-    """gogate top with this gateway (or this address), looking five times a second."""
+def top(gateway: Reloading | str, *arguments: str, before: Sequence[str] = (), **options: object) -> Terminal:
+    """gogate top with this gateway (or this address), looking five times a second. ``before``: what runs it."""
     url = gateway if isinstance(gateway, str) else f"http://{gateway.gateway.admin}"
-    command = [sys.executable, "-m", "gogate_py", "top", "--admin", url, "--interval", "200ms", *arguments]
+    command = [*before, sys.executable, "-m", "gogate_py", "top", "--admin", url, "--interval", "200ms", *arguments]
     return Terminal(command, **options)  # type: ignore[arg-type]
 
 
@@ -76,8 +76,19 @@ def in_order(terminal: Terminal) -> bool:
 def rows(terminal: Terminal) -> list[list[str]]:
     """The rows of the table that is shown."""
     lines = terminal.lines()
-    first = next(at for at, line in enumerate(lines) if line.startswith(("BACKEND", "ROUTE", "REASON", "LISTENER")))
-    return [line.split() for line in lines[first + 1 : -1] if line]
+    headings = [at for at, line in enumerate(lines) if line.startswith(("BACKEND", "ROUTE", "REASON", "LISTENER"))]
+    return [line.split() for line in lines[headings[0] + 1 : -1] if line] if headings else []
+
+
+def percentiles(terminal: Terminal) -> list[float]:
+    """p50, p95, p99 of the first route."""
+    found = [text for row in rows(terminal)[:1] for text in row[4:7]]
+    return [float(text) for text in found] if re.fullmatch(r"([0-9.]+ ?){3}", " ".join(found)) else [0.0]
+
+
+def pools(terminal: Terminal) -> list[str]:
+    """The second column of the rows: of backends, their pools."""
+    return [row[1] for row in rows(terminal) if len(row) > 1]
 
 
 def test_shows_traffic_sorts_filters_and_quits(gateway: Reloading) -> None:
@@ -85,21 +96,20 @@ def test_shows_traffic_sorts_filters_and_quits(gateway: Reloading) -> None:
     with top(gateway) as terminal:
         terminal.wait("ready", "2 of 2 workers", "backends 3", "errors     ", "pool api ", " ms  2xx ")
         assert terminal.style("ready").fg == "green"
-        wait_for(lambda: terminal.read() or rows(terminal)[-1][1:3] == ["api", "up"], 20, "api to be last")
+        terminal.until(lambda: pools(terminal) == ["web", "web", "api"], "the busiest first")
         terminal.type("r")
         terminal.wait("by requests reversed")
-        assert rows(terminal)[0][1] == "api"
+        terminal.until(lambda: pools(terminal) == ["api", "web", "web"], "the other way round")
         terminal.type("/" + "API" + ENTER)
         terminal.wait("filter: API")
-        assert [row[1] for row in rows(terminal)] == ["api"]
+        terminal.until(lambda: pools(terminal) == ["api"], "the filtered rows")
         terminal.type(ESCAPE)
         terminal.wait("BACKEND", without="filter:")
-        assert len(rows(terminal)) == 3
+        terminal.until(lambda: len(rows(terminal)) == 3, "all rows")
         terminal.type(TAB)
         terminal.wait("ROUTE", "P99 MS")
-        (web, api) = rows(terminal)
-        assert (web[0], api[0]) == ("web", "api")
-        assert float(web[6]) >= float(web[4]) > 0
+        terminal.until(lambda: [row[0] for row in rows(terminal)] == ["web", "api"], "the routes")
+        terminal.until(lambda: 0 < min(percentiles(terminal)) == percentiles(terminal)[0], "percentiles")
         terminal.type("3")
         terminal.wait("REASON", "failed at a backend")
         terminal.type("?")
@@ -118,8 +128,8 @@ def test_drains(gateway: Reloading) -> None:
 
     with top(gateway, "--sort", "addr", "--filter", "web", env={"GOGATE_TOKEN": TOKEN}) as terminal:
         terminal.wait("filter: web", "backends 3")
+        terminal.until(lambda: pools(terminal) == ["web", "web"], "two rows")
         addresses = [row[0] for row in rows(terminal)]
-        assert len(addresses) == 2
         terminal.type(f"{DOWN}d")
         terminal.wait(f"drain {addresses[1]} in pool web? y/n")
         terminal.type("n")
@@ -128,8 +138,7 @@ def test_drains(gateway: Reloading) -> None:
         terminal.type("dy")
         terminal.wait(f"drained {addresses[1]} in pool web")
         assert draining() == [addresses[1]]
-        terminal.wait("  drain")
-        wait_for(lambda: terminal.read() or rows(terminal)[1][2] == "drained", 20, "the drained backend")
+        terminal.until(lambda: [row[2] for row in rows(terminal)] == ["up", "drained"], "the drained backend")
         terminal.type("uy")
         terminal.wait(f"undrained {addresses[1]} in pool web", without="  drained ")
         assert draining() == []
@@ -187,16 +196,20 @@ def test_signals_leave_the_terminal_in_order(gateway: Reloading, number: int, co
 
 
 def test_stopped_and_continued(gateway: Reloading) -> None:
-    """Ctrl-Z gives the terminal back; when it goes on it draws again."""
-    with top(gateway) as terminal:
+    """Ctrl-Z gives the terminal back to the shell; fg draws again."""
+    script = 'set -m; "$@"; echo is-suspended; read; fg >/dev/null; echo has-ended'
+    with top(gateway, before=["bash", "--norc", "-c", script, "bash"]) as terminal:
         terminal.wait("backends 3")
-        terminal.process.send_signal(signal.SIGTSTP)
-        wait_for(lambda: terminal.read() or b"\x1b[?1049l" in terminal.raw, 20, "the screen of before")
-        terminal.raw = b""
-        terminal.process.send_signal(signal.SIGCONT)
-        wait_for(lambda: terminal.read() or b"backends 3" in terminal.raw, 20, "the next frame")
+        terminal.type("\x1a")
+        terminal.wait("is-suspended")
+        assert in_order(terminal)
+        terminal.clear()
+        terminal.type(ENTER)
+        terminal.wait("backends 3")
         terminal.type("q")
         assert terminal.end() == 0
+        assert b"has-ended" in terminal.raw
+        assert in_order(terminal)
 
 
 def test_a_gateway_that_goes_and_comes_back() -> None:

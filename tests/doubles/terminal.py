@@ -18,6 +18,7 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pyte
@@ -55,6 +56,10 @@ class Terminal:
         self._screen.resize(height, width)
         self._resize(width, height)
 
+    def clear(self) -> None:
+        """Forget what was shown: only what is drawn from now on is on the screen."""
+        self._screen.reset()
+
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self._master, keys.encode())
@@ -86,15 +91,22 @@ class Terminal:
 
     def wait(self, *texts: str, without: str = "", timeout: float = 20.0) -> str:
         """Wait until the screen shows all of these, and not ``without``; → the screen."""
-        give_up = time.monotonic() + timeout
-        while True:
+        def shows() -> bool:
             shown = self.text()
-            if all(text in shown for text in texts) and not (without and without in shown):
-                return shown
+            return all(text in shown for text in texts) and not (without and without in shown)
+
+        self.until(shows, f"{texts} without {without!r}", timeout)
+        return self.text()
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 20.0) -> None:
+        """Read until a condition holds. What is read may end in the middle of a frame: whatever is asked of the screen
+        is waited for."""
+        give_up = time.monotonic() + timeout
+        while not condition():
             if time.monotonic() > give_up:
-                raise AssertionError(f"waited in vain for {texts} without {without!r}:\n{shown}")
+                raise AssertionError(f"waited in vain for {what}:\n{self.text()}")
             if not self.read() and self.process.poll() is not None and not self.read():
-                raise AssertionError(f"ended with {self.process.returncode}:\n{shown}")
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.text()}")
 
     def end(self, timeout: float = 20.0) -> int:
         """Wait until the program has ended; → its exit code."""

@@ -9,6 +9,7 @@ import click
 from attrs import asdict
 
 from gogate_py.cli.admin_options import admin_command, fail, print_json
+from gogate_py.cli.help import examples
 from gogate_py.cli.lease import AdminClient
 from gogate_py.cli.top.figures import Figures, compare, look
 from gogate_py.cli.top.frame import plain
@@ -25,7 +26,12 @@ def _interval(context: click.Context, parameter: click.Parameter, value: str) ->
         raise click.BadParameter(error.message) from None
 
 
-@click.command()
+@click.command(epilog=examples(
+    "gogate top",
+    "gogate top --admin http://10.0.0.5:9090                      GOGATE_TOKEN to drain there",
+    "gogate top --once --table backends --filter api",
+    "gogate top --once --json --interval 5s | jq .totals.p99_ms",
+))  # fmt: skip
 @click.option("--interval", metavar="TIME", default="1s", show_default=True, callback=_interval,
               help="How often to look (200ms to 60s); with --once the time that is looked at.")
 @click.option("--table", "table_name", type=click.Choice(tuple(TABLES)),
@@ -43,12 +49,6 @@ def top(
 
     Keys: Tab another table, s sort, / filter, d and u drain and undrain a backend, ? all of them, q quit. Figures are
     of the time since the last look, over all workers.
-
-    \b
-    gogate top                                   this machine's gateway
-    gogate top --admin http://10.0.0.5:9090      another one; GOGATE_TOKEN to drain there
-    gogate top --once --table backends --filter api
-    gogate top --once --json --interval 5s | jq .totals.p99_ms
     """
     if as_json and not once:
         raise click.UsageError("--json is for --once")
