@@ -296,6 +296,15 @@ def test_what_is_not_run_cannot_be(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_console_block_is_run(page: Path) -> None:
+    """Only the demo's first screen (tests/test_readme.py) and what replaces the installation are not."""
+    consoles = [text for _, _, language, text in blocks(page) if language == "console"]
+    run = [one.console for one in examples() if one.where.startswith(f"{page.name}:")]
+    left = [text for text in consoles if text not in run and not re.match(r"\$ (make demo|pipx upgrade)\b", text)]
+    assert not left, left[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_is_named_exists(page: Path) -> None:
     """``gogate NAME --flag`` in code of any kind is a command with this flag."""
     code = [text for _, _, language, text in blocks(page) if language == "bash"]
