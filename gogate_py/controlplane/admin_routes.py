@@ -40,6 +40,7 @@ from gogate_py.controlplane.dashboard import asset, page, wants_page
 from gogate_py.controlplane.json_values import whole_number
 from gogate_py.controlplane.live_stream import Live
 from gogate_py.controlplane.openapi import document
+from gogate_py.controlplane.openapi_routes import describe
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import render, to_json
 from gogate_py.controlplane.process_use import process_gauges
@@ -96,7 +97,8 @@ class Api:
             Endpoint("/events", {"GET": self.live.answer}, "figures and happenings as they come (SSE)", admin),
             Endpoint("/topology", {"GET": self.topology}, "listeners, routes, pools, backends and their states", admin),
             Endpoint("/openapi.json", {"GET": self.openapi}, "this API as an OpenAPI document", admin),
-            Endpoint("/docs", {"GET": self.docs}, "that document as a page", admin),
+            Endpoint("/openapi/routes.json", {"GET": self.openapi_routes}, "the routed API likewise; ?host=", admin),
+            Endpoint("/docs", {"GET": self.docs}, "these documents as a page", admin),
             Endpoint("/dashboard/{file}", {"GET": self.asset}, "parts of the page that browsers get at /", admin),
             Endpoint("/listeners", {"GET": self.listeners}, "every listener for clients, its certificates", admin),
             Endpoint("/routes", {"GET": self.routes}, "every route: matches, pool or split, counts", admin),
@@ -256,6 +258,12 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         """The description of this API."""
         return json_answer(document([("/", ("GET",)), *((one.path, one.verbs) for one in self.endpoints)]))
+
+    async def openapi_routes(self, request: Request) -> Response:
+        """The description of the routed API."""
+        # In a thread: of thousands of routes it takes a while.
+        made = await asyncio.to_thread(describe, self._control.config, request.query_params.get("host", ""))
+        return json_answer(made)
 
     async def listeners(self, request: Request) -> Response:
         """Every listener for clients, with its certificates."""

@@ -77,6 +77,10 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "All paths; the dashboard for browsers", {200: ("The list, or the page.", {JSON: ref("Index"), **_PAGE})},
         "about"),
     ("GET", "/openapi.json"): Operation("This description", _DOCUMENT, "about"),
+    ("GET", "/openapi/routes.json"): Operation(
+        "A description of the API behind the gateway", _DOCUMENT, "about",
+        says="Made of the routes that are served: paths, methods, authentication, limits, CORS, hosts.",
+        parameters=(Parameter("host", "Only what requests with this Host get; default: every route.", TEXT),)),
     ("GET", "/docs"): Operation("Both descriptions as a page", {200: ("The page.", _PAGE)}, "about"),
     ("GET", "/dashboard/{file}"): Operation(
         "A part of the pages", {200: ("It.", {

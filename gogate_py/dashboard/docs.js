@@ -103,8 +103,8 @@ function operation(root, path, method, item, one) {
       ...(status[0] === "2" || status === "default" ? contents(root, answer.content) : [])]);
   }))));
   for (const [key, value] of Object.entries(one))
-    if (key.startsWith("x-gogate-"))
-      parts.push(make("div", "", {}, make("h3", key.slice(9)), make("pre", JSON.stringify(value, null, 1))));
+    if (key === "x-gogate")
+      parts.push(make("div", "", {}, make("h3", "Gateway"), make("pre", JSON.stringify(value, null, 1))));
   const details = make("details", "", { id: one.operationId ?? "" },
     make("summary", "", {}, make("span", method.toUpperCase(), { class: `method ${method}` }),
       make("code", path, one.deprecated ? { class: "gone" } : {}), make("span", one.summary ?? "", { class: "quiet" })));

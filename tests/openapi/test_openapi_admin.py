@@ -36,7 +36,8 @@ CONFIG = gateway_config(
 
 #: Method, URL, body → expected status. Together they have every operation that answers JSON, most of its members too.
 ASKED = [
-    ("GET", "/", None, 200), ("GET", "/openapi.json", None, 200), ("GET", "/health", None, 200),
+    ("GET", "/", None, 200), ("GET", "/openapi.json", None, 200), ("GET", "/openapi/routes.json", None, 200),
+    ("GET", "/openapi/routes.json?host=x.example", None, 200), ("GET", "/health", None, 200),
     ("GET", "/healthz", None, 200), ("GET", "/ready", None, 200), ("GET", "/readyz", None, 200),
     ("GET", "/stats", None, 200), ("GET", "/stats?by=route", None, 200), ("GET", "/stats?by=pool", None, 400),
     ("GET", "/topology", None, 200), ("GET", "/listeners", None, 200), ("GET", "/routes", None, 200),
