@@ -25,6 +25,7 @@ CONFIG = gateway_config(
            "registered": {"service": "api"}},
     routes=[
         {"name": "split", "match": {"host": "x.example", "pathPrefix": "/s"}, "sticky": "cookie",
+         "rateLimit": {"rate": 1000},
          "split": [{"pool": "a", "weight": 9}, {"pool": "b", "weight": 1}]},
         {"name": "here", "match": {"path": "/here", "methods": ["GET"], "headers": {"X-A": "1"}},
          "fixedResponse": {"status": 418}},
