@@ -68,7 +68,7 @@ class AnswerRelay(ExchangeState):
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
         site = self.site
-        if (site.draining or site.memory.tight or site.leaving) and self._closes():
+        if (not downstream.keep_alive or site.draining or site.memory.tight or site.leaving) and self._closes():
             downstream.keep_alive = False
             line = b"Connection: close\r\n" + line
         if cut_end:
@@ -108,8 +108,8 @@ class AnswerRelay(ExchangeState):
             self._interim_out = True
             self.downstream.write(interim_head(head))
 
-    def head(self, head: ResponseHead, *, body: bool) -> None:
-        """A final head that passed the check: write ours."""
+    def head(self, head: ResponseHead, *, body: bool, more: bool = False) -> None:
+        """A final head that passed the check: write ours; with the body of which some is here already, if ``more``."""
         self.status = head.status
         self.head_out = True
         close = self._closes()
@@ -138,17 +138,32 @@ class AnswerRelay(ExchangeState):
             keep_alive_10=not self.minor and not close,
         )
         self.sent_bytes = len(out)
-        downstream.write(out)
+        if more:
+            self._answer_held = out
+        else:
+            downstream.write(out)
         downstream.deadline = monotonic() + BODY_CHECK
 
-    def answer_body(self, data: bytes) -> None:
-        """Bytes of the answer's body."""
+    def flush_answer(self) -> None:
+        """What waited for more of the answer goes out."""
+        held, self._answer_held = self._answer_held, b""
+        if held:
+            self.downstream.write(held)
+
+    def answer_body(self, data: bytes, *, more: bool = False) -> None:
+        """Bytes of the answer's body. ``more``: others, or its end, follow in a moment and go out with them."""
         if self._recording is not None:
             self._recording.feed(data)
         if self._chunked:
             data = encode_chunk(data)
         self.sent_bytes += len(data)
-        self.downstream.write(data)
+        if self._answer_held:
+            data = self._answer_held + data
+            self._answer_held = b""
+        if more:
+            self._answer_held = data
+        else:
+            self.downstream.write(data)
 
     def pause_response(self) -> None:
         """The client does not take what there is: stop reading the backend."""

@@ -168,7 +168,10 @@ class Attempts(ExchangeEnd):
             self._kept, self._kept_size = pending or [], self._pending_size
         assert self.backend is not None
         self.backend.bytes_sent += len(data)
-        upstream.write(data)
+        if self.body_here:
+            self._head_held = data
+        else:
+            upstream.write(data)
         if self.response_paused:
             upstream.pause()
         if self.request_paused and not upstream.write_paused:
@@ -184,6 +187,13 @@ class Attempts(ExchangeEnd):
         self.outbound = request_head(checked, self.backend_lines, default_host=backend.address.encode())
 
     # --- request body
+
+    def body_came(self) -> None:
+        """Whatever of the body was here has been given to it: a head that waited for that goes out."""
+        self.body_here = False
+        held, self._head_held = self._head_held, b""
+        if held and self.upstream is not None:
+            self.upstream.send(held)
 
     def request_data(self, data: bytes) -> None:
         """Body bytes, decoded; to the backend, or kept until there is one."""
@@ -218,7 +228,12 @@ class Attempts(ExchangeEnd):
     def _to_backend(self, data: bytes) -> None:
         upstream = self.upstream
         if upstream is not None:
-            upstream.send(data)
+            if self._head_held:
+                # One write for both, one packet for the backend to wake up for.
+                held, self._head_held = self._head_held, b""
+                upstream.send(held + data)
+            else:
+                upstream.send(data)
             if self._kept is not None:
                 self._keep(data)
             if self.backend is not None:

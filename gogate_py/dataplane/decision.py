@@ -226,9 +226,9 @@ class WatchedExchange(Exchange):
         self._began(status)
         super().fast_head(status, data, end, cut_start, cut_end)
 
-    def head(self, head: ResponseHead, *, body: bool) -> None:
+    def head(self, head: ResponseHead, *, body: bool, more: bool = False) -> None:
         self._began(head.status)
-        super().head(head, body=body)
+        super().head(head, body=body, more=more)
 
     def start_tunnel(self, upstream: Upstream, head: ResponseHead, data: bytes) -> None:
         self._began(101)

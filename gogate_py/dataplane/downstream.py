@@ -28,7 +28,7 @@ from gogate_py.dataplane.exchange_deadlines import check
 from gogate_py.dataplane.hangups import send_reset
 from gogate_py.dataplane.local_responses import failure_response
 from gogate_py.dataplane.read_gate import BACKEND_FULL, BUFFER_FULL, ReadGate, unacknowledged
-from gogate_py.dataplane.request_intake import checked_exchange, fast_exchange
+from gogate_py.dataplane.request_intake import checked_exchange, fast_body_exchange, fast_exchange
 from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder
 from gogate_py.wire.fast_head import FastRequest
@@ -188,12 +188,12 @@ class Downstream:
                     found = self._known
                     if found is None or found.string != data or self._known_to is not fast_request:
                         found = fast_request(data)
-                        if found is not None and not site.framing.agrees_one_message(data):
+                        if found is not None and not site.framing.agrees_one_message(data, found[6] is not None):
                             found = None
                         self._known = found
                         self._known_to = fast_request
                     if found is not None:
-                        self.keep_alive = True
+                        self.keep_alive = found[6] is None
                         self.exchange = exchange = fast_exchange(self, data, found)
                         exchange.start()
                         return
@@ -377,18 +377,28 @@ class Downstream:
         self._searched = 0
         head_bytes = buffer[:end]
         self._buffer = buffer[end:]
-        head = check_request_head(head_bytes, limits)
-        if not RequestFraming.accepts_head(head_bytes, head.chunked or head.content_length > 0):
-            raise WireError(Failure.BAD_REQUEST, "The request head is not valid HTTP/1.1.")
-        self.keep_alive = head.keep_alive
-        self.exchange = exchange = checked_exchange(self, head, head_bytes)
-        if head.chunked:
-            self._decoder = ChunkedDecoder(keep_trailers=self.site.trailers)
+        self.exchange = exchange = self._checked(head_bytes)
+        exchange.body_here = exchange.body_open and bool(self._buffer)
         exchange.start()
         if exchange.body_open and self._buffer and self.exchange is exchange:
             data, self._buffer = self._buffer, b""
             self._body(exchange, data)
+        exchange.body_came()
         return True
+
+    def _checked(self, head_bytes: bytes) -> Exchange:
+        """The exchange of a whole head, which raises WireError when it is none."""
+        found = self.site.fast_body_request(head_bytes) if head_bytes.startswith(b"P") else None
+        if found is not None and RequestFraming.accepts_head(head_bytes, True):
+            self.keep_alive = found.keep_alive
+            return fast_body_exchange(self, head_bytes, found)
+        head = check_request_head(head_bytes, self.site.limits)
+        if not RequestFraming.accepts_head(head_bytes, head.chunked or head.content_length > 0):
+            raise WireError(Failure.BAD_REQUEST, "The request head is not valid HTTP/1.1.")
+        self.keep_alive = head.keep_alive
+        if head.chunked:
+            self._decoder = ChunkedDecoder(keep_trailers=self.site.trailers)
+        return checked_exchange(self, head, head_bytes)
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Body bytes of the request being served; what is behind them is the next request's."""

@@ -103,6 +103,7 @@ class ExchangeEnd(AnswerRelay):
         if self.head_out:
             self.reason = failure.reason
             self.cut = True
+            self.flush_answer()
             # Never a clean end: chunked stays open, a length stays unfulfilled, and where FIN would be the end, RST
             # says no. Cut before completing: the next request must not be answered into the middle of this answer.
             self.downstream.cut(reset=self._close_delimited)
@@ -167,7 +168,8 @@ class ExchangeEnd(AnswerRelay):
         if self._chunked:
             end = last_chunk(self.answer_trailers)
             self.sent_bytes += len(end)
-            self.downstream.write(end)
+            self._answer_held += end
+        self.flush_answer()
         if self._recording is not None:
             self._recording.finish()
             self._recording = None

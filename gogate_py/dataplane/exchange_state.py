@@ -16,6 +16,7 @@ from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.tunnel import Tunnel
 from gogate_py.middleware.request_view import field_of_head, field_of_list
 from gogate_py.wire.head_check import RequestHead
+from gogate_py.wire.headers import REQUEST_SPECIAL
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.decision import Timeline
@@ -65,12 +66,14 @@ class ExchangeState:
     _form_left = 0
     # --- request body
     body_open = False  # more of it is to come from the client
+    body_here = False  # and some of it in a moment, so that the head can go with it
     body_chunked = False
     body_left = -1
     body_seen = 0
     request_trailers: Fields = ()  # those to be passed on
     request_paused = False  # the backend does not take it: the client is not read
     _continued = False  # the backend said 100 Continue
+    _head_held = b""  # the head, not written yet, because bytes of the body are about to be
     _pending: list[bytes] | None = None  # not sent yet
     _pending_size = 0
     _kept: list[bytes] | None = None  # sent, and kept to be sent again
@@ -97,10 +100,11 @@ class ExchangeState:
     _begun_at = 0.0  # of this attempt
     _timed = False  # something waits for the head of the answer: a timer, or the balancer
     # --- response
-    fast_answer = False  # the answer may be forwarded as a slice
+    fast_answer = False  # the answer may be forwarded as a slice, when the request is complete
     status = 0
     sent_bytes = 0
     head_out = False
+    _answer_held = b""  # its head, not written yet, because bytes of its body are about to be
     _interim_out = False  # a 1xx went to the client: it belongs to this try, and there can be no other
     response_paused = False  # the client does not take it: the backend is not read
     event_stream = False
@@ -140,7 +144,7 @@ class ExchangeState:
         if name == b"host":
             return self.host
         if checked is None:
-            return field_of_head(self.raw_head, name)
+            return None if name in REQUEST_SPECIAL else field_of_head(self.raw_head, name)
         return field_of_list(checked.fields, name)
 
     def forward(self, name: bytes, value: bytes) -> None:

@@ -23,7 +23,7 @@ from gogate_py.policy.router import Router
 from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.access_line import request_line
 from gogate_py.telemetry.histogram import Histogram
-from gogate_py.wire.fast_head import make_fast_request, make_fast_response
+from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.llhttp_check import RequestFraming
 from gogate_py.wire.proxy_protocol import ProxyHeader
@@ -43,8 +43,8 @@ class HttpSite:
     # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
     __slots__ = (
         "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_trusted", "caches", "clients", "counts",
-        "decisions", "drain_idle", "draining", "fast_request", "fast_response", "framing", "idle_timeout",
-        "in_flight", "leaving", "limits", "local_reasons", "log_format", "log_sample", "log_timers",
+        "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response", "framing",
+        "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_format", "log_sample", "log_timers",
         "max_in_flight", "memory", "min_body_rate", "plane", "request_header_timeout", "slow", "trailers",
         "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
@@ -67,6 +67,7 @@ class HttpSite:
         # connections
         self.framing = RequestFraming()
         self.fast_request = make_fast_request(self.limits)
+        self.fast_body_request = make_fast_body_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
         self.max_in_flight = 0
         self.log_format = "json"
@@ -150,6 +151,7 @@ class HttpSite:
         # What only the gateway may set (T8) is no trailer of a client's, either.
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
+        self.fast_body_request = make_fast_body_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
 
     def accept(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.exchange import Exchange
+from gogate_py.wire.fast_head import FastBodyRequest
 from gogate_py.wire.forwarding import client_address, forwarded_lines
 from gogate_py.wire.head_check import RequestHead
 
@@ -23,7 +24,7 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     """The exchange of a clean head without a body (wire.fast_head)."""
     site = downstream.site
     exchange = Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
-    exchange.method, exchange.path, query, host, cut = found.groups()
+    exchange.method, exchange.path, query, host, cut, _ = found.groups()
     if query is not None:
         exchange.query = query
     exchange.host = host
@@ -32,11 +33,7 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     exchange.fast_answer = exchange.method != b"HEAD"
     exchange.request_id = rid = site.request_id()
     if host != downstream.forward_host:
-        # The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding
-        # fields is the client itself.
-        lines = forwarded_lines(downstream.client.encode(), downstream.scheme, host, [], False)
-        downstream.forward_lines = lines + downstream.own_lines + b"X-Request-ID: "
-        downstream.forward_host = host
+        _make_forward_lines(downstream, host)
     if cut is None:
         exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
     else:
@@ -46,6 +43,33 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
         exchange.scheme = downstream.scheme
     exchange.started = monotonic()
     return exchange
+
+
+def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyRequest) -> Exchange:
+    """The exchange of a clean head with a body of a known length (wire.fast_head)."""
+    site = downstream.site
+    exchange = Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
+    exchange.method, exchange.path, exchange.query, exchange.host, exchange.body_left, _, start, end = found
+    exchange.body_open = True
+    exchange.client = downstream.client
+    exchange.raw_head = head
+    exchange.fast_answer = True
+    exchange.request_id = rid = site.request_id()
+    if found.host != downstream.forward_host:
+        _make_forward_lines(downstream, found.host)
+    exchange.outbound = b"".join((head[:start], head[end:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+    if downstream.secured is not None:
+        exchange.scheme = downstream.scheme
+    exchange.started = monotonic()
+    return exchange
+
+
+def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
+    """The same for every request of a connection, but for the id: made once. A trusted peer that sends no forwarding
+    fields is the client itself."""
+    lines = forwarded_lines(downstream.client.encode(), downstream.scheme, host, [], False)
+    downstream.forward_lines = lines + downstream.own_lines + b"X-Request-ID: "
+    downstream.forward_host = host
 
 
 def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: bytes) -> Exchange:
@@ -63,7 +87,7 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
     exchange.raw_head = head_bytes
     exchange.started = monotonic()
     exchange.request_id = rid = head.request_id or site.request_id()
-    exchange.fast_answer = bool(head.minor) and head.keep_alive and head.method != b"HEAD" and not has_body
+    exchange.fast_answer = bool(head.minor) and head.method != b"HEAD"
     peer = downstream.client
     exchange.client = client
     lines = forwarded_lines(

@@ -272,7 +272,7 @@ class Upstream:
         searched = len(self._buffer)
         if searched:
             data = self._buffer + data
-        elif exchange.fast_answer and self._known_to is exchange.site.fast_response:
+        elif exchange.fast_answer and self._known_to is exchange.site.fast_response and not exchange.body_open:
             known = self._known_head
             if data.startswith(known) and self._known_answer[0] not in exchange.retry_statuses:
                 self._fast(exchange, data, len(known), self._known_answer)
@@ -290,7 +290,7 @@ class Upstream:
                 return
             self._buffer = b""
             head_bytes = data if end == len(data) else data[:end]
-            if exchange.fast_answer:
+            if exchange.fast_answer and not exchange.body_open:
                 fast = exchange.site.fast_response(head_bytes)
                 if fast is not None and fast[0] not in exchange.retry_statuses:
                     self._known_head = head_bytes
@@ -352,7 +352,7 @@ class Upstream:
             self.received += len(data)
             self._finish(exchange, keep=head.keep_alive and not data)
             return
-        exchange.head(head, body=True)
+        exchange.head(head, body=True, more=bool(data))
         if head.chunked:
             self._state = CHUNKED
             self._decoder = ChunkedDecoder(response=True, keep_trailers=exchange.site.trailers)
@@ -369,6 +369,7 @@ class Upstream:
             if data:
                 self.received += len(data)
                 exchange.answer_body(data)
+        exchange.flush_answer()
 
     def _length(self, exchange: Attempts, data: bytes) -> None:
         size = len(data)
@@ -391,7 +392,7 @@ class Upstream:
         assert decoder is not None
         payload = decoder.feed(data)
         if payload:
-            exchange.answer_body(payload)
+            exchange.answer_body(payload, more=decoder.done)
         if decoder.done and not exchange.over:
             exchange.answer_trailers = decoder.trailers
             self._finish(exchange, keep=self._keep and not decoder.rest)

@@ -34,8 +34,9 @@ class RequestFraming:
         self._completions = _Completions()
         self._parser = HttpRequestParser(self._completions)
 
-    def agrees_one_message(self, data: bytes) -> bool:
-        """Whether llhttp, too, sees exactly one complete message without a body in ``data`` (about 0.6 µs)."""
+    def agrees_one_message(self, data: bytes, closes: bool = False) -> bool:
+        """Whether llhttp, too, sees exactly one complete message without a body in ``data`` (about 0.6 µs). ``closes``:
+        it says that it is the last one, and llhttp takes none after it."""
         # One message completed may still leave the parser inside of the next one: nothing may be behind the head.
         if data.find(b"\r\n\r\n") != len(data) - 4:
             return False
@@ -46,6 +47,8 @@ class RequestFraming:
         except (HttpParserError, HttpParserUpgrade):
             completions.count = 0
         if completions.count == 1:
+            if closes:
+                self._parser = HttpRequestParser(completions)
             return True
         # It failed or stands inside of a message: either way this parser is spent.
         self._parser = HttpRequestParser(completions)

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gogate_py.wire.fast_head import fast_request, fast_response, make_fast_request, make_fast_response
+from gogate_py.wire.fast_head import (
+    fast_body_request,
+    fast_request,
+    fast_response,
+    make_fast_body_request,
+    make_fast_request,
+    make_fast_response,
+)
 from gogate_py.wire.forwarding import request_head
 from gogate_py.wire.head_check import HeadLimits, check_request_head, check_response_head
 from gogate_py.wire.llhttp_check import RequestFraming
@@ -44,6 +51,12 @@ HOSTILE_LINES = [
     b"Transfer-Encoding: chunked",
     b"Content-Length: 5",
     b"content-length: 0",
+    b"Content-Length: 05",
+    b"Content-Length:5",
+    b"Content-Length: 5 ",
+    b"Content-Length: +5",
+    b"Content-Length: 5, 5",
+    b"Content-Length: 1234567890123456789",
     b"Expect: 100-continue",
     b"X-Forwarded-For: 1.2.3.4",
     b"x-forwarded-x: 1",
@@ -62,6 +75,7 @@ HOSTILE_LINES = [
 CLEAN_LINES = st.sampled_from(
     [b"Accept: */*", b"User-Agent: x", b"X-A:  v\t", b"Cookie: a=b", b"Tea: x", b"X-Forwarded: x"]
 )
+BODY_METHODS = [b"POST", b"PUT", b"PATCH", b"GET", b"DELETE", b"PROPFIND", b"post"]
 METHODS = [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"TRACE", b"get", b"GETS"]
 CLEAN_TARGETS = [b"/", b"/a/b?c=d", b"/a?", b"/a/", b"/a.b/c..d", b"/?a|b", b"/[a]/$&'()*+,=:@-_~!"]
 TARGETS = [b"/a//b", b"/./a", b"/a/..", b"/a/.b", b"/%41", b"/a;b", b"/a|b", b"/?#", b"/#", b"*", b"http://x/y"]
@@ -105,7 +119,31 @@ requests = mutated(
         mostly(METHODS[:4], METHODS),
         mostly(CLEAN_TARGETS, TARGETS),
         mostly(VERSIONS[:1], VERSIONS),
-        st.sampled_from([[b"Host: a.b"], [b"host: a:80"], [b"Host: a", b"Connection: keep-alive"]]).flatmap(fields),
+        st.sampled_from(
+            [
+                [b"Host: a.b"],
+                [b"host: a:80"],
+                [b"Host: a", b"Connection: keep-alive"],
+                [b"Host: a", b"Connection: close"],
+            ]
+        ).flatmap(fields),
+    )
+)
+body_requests = mutated(
+    st.builds(
+        lambda method, target, version, lines: b"%b %b %b\r\n%b\r\n" % (method, target, version, lines),
+        mostly(BODY_METHODS[:3], BODY_METHODS),
+        mostly(CLEAN_TARGETS, TARGETS),
+        mostly(VERSIONS[:1], VERSIONS),
+        st.sampled_from(
+            [
+                [b"Host: a.b", b"Content-Length: 5"],
+                [b"content-length: 123456789012345678", b"host: a:80"],
+                [b"Host: a", b"Connection: keep-alive", b"Content-Length: 5"],
+                [b"Connection: Close", b"Content-length: 5", b"Host: a"],
+                [b"Content-Length: 5", b"Host: a", b"Content-Length: 5"],
+            ]
+        ).flatmap(fields),
     )
 )
 responses = mutated(
@@ -143,9 +181,9 @@ def assert_same_request(head: bytes) -> None:
     if found is None:
         return
     checked = check_request_head(head, HeadLimits())
-    method, path, query, host, cut = found.groups()
+    method, path, query, host, cut, closes = found.groups()
     assert (method, path, query or b"", host) == (checked.method, checked.path, checked.query, checked.host)
-    assert checked.keep_alive
+    assert checked.keep_alive == (closes is None)
     assert (checked.chunked, checked.content_length) == (False, -1)
     assert (checked.websocket, checked.expect_continue) == (False, False)
     assert (checked.forwarded, checked.request_id) == ([], b"")
@@ -156,7 +194,31 @@ def assert_same_request(head: bytes) -> None:
     sent = parse_lines(sliced)
     assert [value for name, value in sent if name.lower() == b"host"] == [host]
     assert [field for field in sent if field[0].lower() != b"host"] == parse_lines(slow)[1:]
-    assert RequestFraming().agrees_one_message(head)
+    assert RequestFraming().agrees_one_message(head, closes is not None)
+
+
+def assert_same_body_request(head: bytes) -> None:
+    """The same of a head that announces a body."""
+    found = fast_body_request(head)
+    if found is None:
+        return
+    checked = check_request_head(head, HeadLimits())
+    assert found[:4] == (checked.method, checked.path, checked.query, checked.host)
+    assert found.keep_alive == checked.keep_alive
+    assert (checked.chunked, checked.content_length) == (False, found.length)
+    assert (checked.websocket, checked.expect_continue) == (False, False)
+    assert (checked.forwarded, checked.request_id) == ([], b"")
+    sliced = without_cut(head, found.cut_start, found.cut_end)
+    slow = request_head(checked, b"")
+    assert sliced.split(b"\r\n")[0] == slow.split(b"\r\n")[0]
+    framing = [field for field in parse_lines(sliced) if field[0].lower() in (b"host", b"content-length")]
+    assert sorted((name.lower(), value) for name, value in framing) == [
+        (b"content-length", b"%d" % found.length),
+        (b"host", found.host),
+    ]
+    assert [field for field in parse_lines(sliced) if field not in framing] == checked.fields
+    assert RequestFraming.accepts_head(sliced, True)
+    assert not RequestFraming.accepts_head(sliced, False)
 
 
 def assert_same_response(head: bytes) -> None:
@@ -181,6 +243,13 @@ def test_a_fast_request_means_the_same_to_the_full_check(head: bytes) -> None:
 
 
 @settings(max_examples=500, deadline=None)
+@given(body_requests)
+def test_a_fast_request_with_a_body_means_the_same_to_the_full_check(head: bytes) -> None:
+    """Whatever is forwarded as a slice would have been forwarded with the same meaning, and the same body behind it."""
+    assert_same_body_request(head)
+
+
+@settings(max_examples=500, deadline=None)
 @given(responses)
 def test_a_fast_response_means_the_same_to_the_full_check(head: bytes) -> None:
     """Whatever answer is passed on as a slice would have been passed on with the same meaning."""
@@ -192,6 +261,13 @@ def test_every_unusual_line_in_an_otherwise_clean_head(line: bytes) -> None:
     """Each line that needs work, or nearly looks like it, means the same on both roads wherever it stands."""
     for lines in ([line, b"Host: a"], [b"Host: a", line], [b"Host: a", b"Connection: keep-alive", line], [line]):
         assert_same_request(b"GET / HTTP/1.1\r\n%b\r\n\r\n" % b"\r\n".join(lines))
+    for lines in (
+        [line, b"Host: a", b"Content-Length: 5"],
+        [b"Content-Length: 5", line, b"Host: a"],
+        [b"Connection: close", b"Host: a", b"Content-Length: 5", line],
+        [b"Host: a", line],
+    ):
+        assert_same_body_request(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % b"\r\n".join(lines))
     for lines in ([line, b"Content-Length: 5"], [b"Content-Length: 5", line], [line]):
         assert_same_response(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % b"\r\n".join(lines))
 
@@ -200,6 +276,7 @@ def test_every_unusual_line_in_an_otherwise_clean_head(line: bytes) -> None:
 def test_every_target(target: bytes) -> None:
     """Each target, canonical or not, means the same on both roads."""
     assert_same_request(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+    assert_same_body_request(b"PUT %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n" % target)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +286,7 @@ def test_every_target(target: bytes) -> None:
         (b"Accept: */*\r\nhOsT:a.b:80 \r\nUser-Agent: x\r\n", None),
         (b"Host: a\r\nConnection: keep-alive\r\n", b"Connection: keep-alive\r\n"),
         (b"Host: a\r\nA: b\r\nconnection:Keep-Alive\r\nC: d\r\n", b"connection:Keep-Alive\r\n"),
+        (b"Host: a\r\nConnection: close\r\nA: b\r\n", b"Connection: close\r\n"),
         (b"Host: a\r\nUpgrade-Insecure-Requests: 1\r\nTea: x\r\nExpected: x\r\nX-Forwarded: y\r\nHosts: z\r\n", None),
         (b"Host: a\r\n" + b"A: b\r\n" * 99, None),
     ],
@@ -218,6 +296,48 @@ def test_ordinary_requests_are_fast(fields_: bytes, cut: bytes | None) -> None:
     found = fast_request(b"GET /a/b.c?d=e HTTP/1.1\r\n%b\r\n" % fields_)
     assert found is not None
     assert found.group(1, 2, 3, 5) == (b"GET", b"/a/b.c", b"?d=e", cut)
+
+
+@pytest.mark.parametrize(
+    ("fields_", "keep_alive", "cut"),
+    [
+        (b"Host: a\r\nA: b\r\nContent-Length: 5\r\n", True, b""),
+        (b"Content-Type: a/b\r\ncontent-length: 5\r\nHost: a\r\n", True, b""),
+        (b"Host: a\r\nConnection: keep-alive\r\nContent-Length: 5\r\n", True, b"Connection: keep-alive\r\n"),
+        (b"connection: close\r\nContent-Length: 5\r\nA: b\r\nHost: a\r\n", False, b"connection: close\r\n"),
+        (b"Content-Length: 5\r\nHost: a\r\nA: b\r\nConnection: close\r\n", False, b"Connection: close\r\n"),
+        (b"Host: a\r\nContent-Length: 5\r\n" + b"A: b\r\n" * 98, True, b""),
+    ],
+)
+def test_ordinary_requests_with_a_body_are_fast(fields_: bytes, keep_alive: bool, cut: bytes) -> None:
+    """Host, length and Connection in whatever order clients have them."""
+    head = b"POST /a/b.c?d=e HTTP/1.1\r\n%b\r\n" % fields_
+    found = fast_body_request(head)
+    assert found is not None
+    assert found[:6] == (b"POST", b"/a/b.c", b"?d=e", b"a", 5, keep_alive)
+    assert head[found.cut_start : found.cut_end] == cut
+
+
+@pytest.mark.parametrize(
+    "fields_",
+    [
+        b"Host: a\r\n",
+        b"Content-Length: 5\r\n",
+        b"Host: a\r\nContent-Length: 0\r\n",
+        b"Host: a\r\nContent-Length: 05\r\n",
+        b"Host: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n",
+        b"Host: a\r\nHost: a\r\nContent-Length: 5\r\n",
+        b"Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Host: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n",
+        b"Connection: close\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n",
+        b"Host: a\r\nConnection: close, content-length\r\nContent-Length: 5\r\n",
+        b"Host: a\r\nContent-Length: 5\r\n" + b"A: b\r\n" * 99,
+        b"Host: %b\r\nContent-Length: 5\r\n" % (b"a" * 256),
+    ],
+)
+def test_unusual_requests_with_a_body_are_not_fast(fields_: bytes) -> None:
+    """No length, no body, two of anything, other framing, a limit: the full check decides."""
+    assert fast_body_request(b"POST / HTTP/1.1\r\n%b\r\n" % fields_) is None
 
 
 @pytest.mark.parametrize(
@@ -287,5 +407,12 @@ def test_limits_and_methods_are_part_of_the_proof() -> None:
     assert make_fast_request(HeadLimits(request_line=13))(request) is None
     assert make_fast_request(HeadLimits(methods=frozenset((b"HEAD",))))(request) is None
     assert make_fast_request(HeadLimits(methods=frozenset((b"POST",))))(request) is None
+    posted = b"POST / HTTP/1.1\r\nHost: a\r\nA: b\r\nContent-Length: 5\r\n\r\n"
+    assert make_fast_body_request(HeadLimits())(posted) is not None
+    assert make_fast_body_request(HeadLimits(request_fields=2))(posted) is None
+    assert make_fast_body_request(HeadLimits(request_head=len(posted) - 1))(posted) is None
+    assert make_fast_body_request(HeadLimits(request_line=13))(posted) is None
+    assert make_fast_body_request(HeadLimits(methods=frozenset((b"GET",))))(posted) is None
+    assert make_fast_body_request(HeadLimits(identity=frozenset((b"a",))))(posted) is None
     assert make_fast_response(HeadLimits(response_fields=2))(NGINX) is None
     assert make_fast_response(HeadLimits(response_head=50))(NGINX) is None

@@ -31,6 +31,14 @@ def test_one_parser_serves_many_messages() -> None:
         assert framing.agrees_one_message(CLEAN)
 
 
+def test_a_last_message_is_not_the_last_one_of_its_parser() -> None:
+    """Whole heads of other connections come after one that closes its own."""
+    framing = RequestFraming()
+    for _ in range(2):
+        assert framing.agrees_one_message(CLEAN[:-2] + b"Connection: close\r\n\r\n", True)
+        assert framing.agrees_one_message(CLEAN)
+
+
 @pytest.mark.parametrize("data", NOT_ONE_MESSAGE)
 def test_disagreement_leaves_no_trace(data: bytes) -> None:
     """What is not exactly one message is refused, and the next clean head is accepted again."""
