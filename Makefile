@@ -76,7 +76,7 @@ bench-policies: $(TEST_STAMP) ## What routing, balancing, limiting, every stage 
 bench-never-down: $(TEST_STAMP) ## What reloads, broken files, killed workers and the end cost clients, beside nginx and HAProxy
 	$(BIN)/python bench/never_down.py
 
-dist: $(TEST_STAMP) ## sdist and wheel in dist/
+dist: $(TEST_STAMP) ## sdist and wheel in dist/ (tests/deployments/test_distribution.py installs and runs both)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build
 
