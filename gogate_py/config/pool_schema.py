@@ -114,7 +114,7 @@ class TcpPool:
 class HttpTransport:
     """Connections to backends; the kept ones are per worker and backend."""
 
-    max_idle_conns_per_host: int = setting(Integer(0, 65536), "kept without a request; 0 = none", default=64)
+    max_idle_conns_per_host: int = setting(Integer(0, 65536), "kept without a request; 0 = none", default=256)
     max_conns_per_host: int = setting(Integer(0, 1_000_000, zero="no limit"), "beyond it requests wait", default=0)
     idle_conn_timeout: float = setting(_WAIT, "kept without a request for this long", default=90.0)
     max_lifetime: float = setting(_LIMIT, "age at which one is not used again", default=0.0)
