@@ -23,6 +23,7 @@ from gogate_py.policy.router import Router
 from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.access_line import request_line
 from gogate_py.telemetry.histogram import Histogram
+from gogate_py.telemetry.metrics import ROUTE_HISTOGRAMS
 from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.llhttp_check import RequestFraming
@@ -45,8 +46,8 @@ class HttpSite:
         "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_trusted", "caches", "clients", "counts",
         "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response", "framing",
         "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_format", "log_sample", "log_timers",
-        "max_in_flight", "memory", "min_body_rate", "plane", "request_header_timeout", "slow", "trailers",
-        "unrouted_codes", "unrouted_durations", "watcher",
+        "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout", "slow",
+        "trailers", "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, incarnation: int) -> None:
@@ -84,6 +85,8 @@ class HttpSite:
         self.local_reasons: dict[str, int] = {}
         self.unrouted_codes: dict[int, int] = {}
         self.unrouted_durations = Histogram()
+        # of all routes that have no histogram of their own
+        self.other_durations = Histogram()
         # of every route there ever was, by name
         self.counts: dict[str, RouteCounts] = {}
         self.caches: dict[str, ResponseCache] = {}
@@ -101,7 +104,7 @@ class HttpSite:
         routes: list[tuple[HttpRoute, LiveRoute]] = []
         caches: dict[str, ResponseCache] = {}
         budgets: dict[str, RetryBudget] = {}
-        for spec in snapshot.http_routes:
+        for number, spec in enumerate(snapshot.http_routes):
             if spec.cache is not None:
                 kept = self.caches.get(spec.name)
                 same = kept is not None and kept.settings == spec.cache
@@ -110,7 +113,7 @@ class HttpSite:
                 budget = budgets[spec.name] = self._budgets.get(spec.name) or RetryBudget(spec.retry.budget_percent)
                 budget.percent = spec.retry.budget_percent
             pipeline = compile_pipeline(spec, snapshot.rate_limits, services, caches.get(spec.name))
-            counts = self.counts.setdefault(spec.name, RouteCounts())
+            counts = self._counts_of(spec.name, own_histogram=number < ROUTE_HISTOGRAMS)
             routes.append((spec, LiveRoute(spec, pipeline, pools, counts, budgets.get(spec.name))))
         self.caches = caches
         self._budgets = budgets
@@ -130,6 +133,15 @@ class HttpSite:
         self.idle_timeout = snapshot.timeouts.idle or INFINITE
         self.min_body_rate = snapshot.timeouts.min_body_rate
         self._trusted = [ipaddress.ip_network(cidr) for cidr in snapshot.trusted_proxies]
+
+    def _counts_of(self, route: str, *, own_histogram: bool) -> RouteCounts:
+        """What is counted on a route. Who has a histogram keeps it: running requests still count there."""
+        counts = self.counts.get(route)
+        if counts is None:
+            counts = self.counts[route] = RouteCounts(None if own_histogram else self.other_durations)
+        elif counts.shares and own_histogram:
+            counts.shares, counts.durations = False, Histogram()
+        return counts
 
     def _give_routers(self, snapshot: Snapshot, routes: list[tuple[HttpRoute, LiveRoute]]) -> None:
         """Every listener gets a router over the routes that it has; listeners with the same ones share it."""

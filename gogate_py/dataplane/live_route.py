@@ -22,14 +22,15 @@ _NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 
 class RouteCounts:
-    """What happened on a route since the last report."""
+    """What happened on a route since the last report. ``durations``: one that it shares with others (``shares``)."""
 
-    __slots__ = ("arms", "codes", "durations", "fallbacks", "refused", "retries_denied")
+    __slots__ = ("arms", "codes", "durations", "fallbacks", "refused", "retries_denied", "shares")
 
-    def __init__(self) -> None:
+    def __init__(self, durations: Histogram | None = None) -> None:
         # status → requests
         self.codes: dict[int, int] = {}
-        self.durations = Histogram()
+        self.shares = durations is not None
+        self.durations = durations if durations is not None else Histogram()
         # (stage, word) → requests that it refused
         self.refused: dict[tuple[str, str], int] = {}
         # pool → requests that the split sent there, or had to send elsewhere

@@ -36,7 +36,7 @@ from gogate_py.dataplane.tcp_relay import TcpRelay
 from gogate_py.dataplane.tls_intake import TlsIntake
 from gogate_py.dataplane.tunnel import FAREWELL
 from gogate_py.dataplane.waiting import WaitingRoom
-from gogate_py.messages import KeySet, LogLines, Unreachable, Up
+from gogate_py.messages import Counts, KeySet, LogLines, Unreachable, Up
 from gogate_py.middleware.rate_limit import connection_limits
 from gogate_py.snapshot import BackendState, Snapshot
 from gogate_py.telemetry.histogram import Histogram
@@ -285,8 +285,11 @@ class Plane:
             self.services.limiters.settle()
             self.access_log.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
-            self.outbox.send(self._report.collect())
-            self._forgotten += self.table.forget_left()
+            if self._report.due():
+                self.outbox.send(self._report.collect())
+                self._forgotten += self.table.forget_left()  # their last counts are in it
+            else:
+                self.outbox.send(Counts([], [], []))
             if self._forgotten >= GARBAGE:
                 self._forgotten = 0
                 gc.collect()

@@ -2,14 +2,18 @@
 
 Counters live where they are counted (backend, listener, route, site) and are zeroed when they are taken. Gauges are
 sent only when they changed, because the supervisor keeps the last value of each worker.
+
+A report looks at every route and backend, and has some samples of each that was used; where there are MANY it is made
+once a second, and where there are more routes than may have histograms, the rest has one together.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gogate_py.messages import Counts
 from gogate_py.telemetry.histogram import Histogram
+from gogate_py.telemetry.metrics import OTHER
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.listeners import LiveListener
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.live_route import RouteCounts
     from gogate_py.dataplane.plane import Plane
     from gogate_py.middleware.response_cache import ResponseCache
+
+#: Routes and backends beyond which only every TICKS-th tick has a report.
+MANY: Final = 500
+TICKS: Final = 4
 
 Sample = tuple[str, tuple[str, ...], float]
 Observed = tuple[str, tuple[str, ...], list[int], float]
@@ -28,6 +36,16 @@ class Report:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._gauges: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._skipped = 0
+
+    def due(self) -> bool:
+        """Whether this tick, of several a second, is to have a report."""
+        plane = self._plane
+        self._skipped += 1
+        if len(plane.http.counts) + len(plane.table.rows) > MANY and self._skipped < TICKS:
+            return False
+        self._skipped = 0
+        return True
 
     def collect(self) -> Counts:
         """Everything since the last call."""
@@ -52,7 +70,9 @@ class Report:
         found: list[Observed] = []
         whole = Histogram()
         by_route = [("", site.unrouted_durations)]
-        by_route += [(name, counts.durations) for name, counts in site.counts.items() if counts.codes]
+        by_route += [
+            (name, counts.durations) for name, counts in site.counts.items() if counts.codes and not counts.shares]
+        by_route.append((OTHER, site.other_durations))
         for route, durations in by_route:
             taken = durations.take()
             if taken is not None:

@@ -23,6 +23,14 @@ class Metric(NamedTuple):
 
 #: Upper bounds of the duration histograms, seconds (GoGate's, and 10 s for what is slower than its last).
 DURATION_BOUNDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
+#: Label sets per metric; a gateway with more backends than this reports the rest together.
+MAX_SERIES: Final = 10_000
+#: Series of a histogram are this many lines; it gets accordingly fewer label sets.
+LINES: Final = len(DURATION_BOUNDS) + 3
+#: Routes with a histogram of their own: the first of the configuration. Beside them there are "" and OTHER.
+ROUTE_HISTOGRAMS: Final = MAX_SERIES // LINES - 2
+#: The label value of what is beyond.
+OTHER: Final = "other"
 
 _ALL = (
     # --- requests (L7)

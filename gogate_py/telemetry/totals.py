@@ -3,7 +3,7 @@
 Workers send deltas (:class:`gogate_py.messages.Counts`); counters and histograms are added up, gauges are kept per
 worker slot and summed when they are read, so that a dead worker's gauges can be forgotten while its counters stay.
 
-Rules: only metrics of the catalogue are kept; a metric has at most :data:`MAX_SERIES` label sets, and what comes beyond
+Rules: only metrics of the catalogue are kept; a metric has at most MAX_SERIES label sets, and what comes beyond
 is counted under the label value "other" (SECURITY.md T27), so that a churning registry cannot fill the memory. This
 module knows neither the text format nor who reads it.
 """
@@ -16,18 +16,13 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gogate_py.messages import Counts
-from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS, Metric
+from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS, LINES, MAX_SERIES, OTHER, Metric
 
 log = logging.getLogger("gogate.metrics")
 
-#: Label sets per metric; a gateway with more backends than this reports the rest together.
-MAX_SERIES: Final = 10_000
-#: Series of a histogram are this many lines; it gets accordingly fewer label sets.
-_LINES: Final = len(DURATION_BOUNDS) + 3
 #: Seconds that the series of what was removed are still shown: some scrapes, so that the last counts are seen.
 KEEP_REMOVED: Final = 300.0
 
-OTHER: Final = "other"
 #: What a series may be about: the labels that name a thing which comes and goes. "" is no thing, but "none".
 OWNERS: Final = (("pool", "backend"), ("pool",), ("route",), ("listener",))
 _BUCKETS: Final = len(DURATION_BOUNDS) + 1
@@ -66,7 +61,7 @@ class Totals:
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._max_series = max_series
-        self._max_histograms = max(1, max_series // _LINES)
+        self._max_histograms = max(1, max_series // LINES)
         self._counters: dict[str, dict[Labels, float]] = _tables("counter")
         self._histograms: dict[str, dict[Labels, HistogramTotal]] = _tables("histogram")
         # worker slot → metric → label values → number
