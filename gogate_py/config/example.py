@@ -49,7 +49,7 @@ _ROUTES: tuple[Mapping[str, Any], ...] = (
      "split": None, "sticky": "*", "canary_header": None, "split_fallback": None, "strip_prefix": None, "rewrite": "*",
      "allow_cidrs": None, "deny_cidrs": None, "rate_limit": None, "auth": _JWT, "forward_auth": "*", "cors": "*",
      "cache": "*", "request_headers": "*", "response_headers": None, "websocket": None, "timeouts": None, "retry": None,
-     "limits": None},
+     "limits": None, "openapi": None},
     {"name": "user", "match": ("path",), "pool": "api-v1",
      "auth": ("type", "header", "query", "keys", "keys_file", "forward_name")},
     {"name": "internal", "match": {"path_prefix": "/internal"}, "pool": "api-v1",

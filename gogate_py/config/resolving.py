@@ -6,6 +6,7 @@
 - Authentication gets its default algorithms, and the contents of the files it names: publicKeyFile, keysFile, usersFile
   (relative to the folder of the configuration), read once at load time. A problem in such a file is told with its name
   and line, never with its text.
+- OpenAPI documents of backends that are files are read.
 - What TLS needs, towards backends (backend_tls.py) and on listeners (listener_tls.py).
 """
 
@@ -19,6 +20,7 @@ import attrs
 from gogate_py.config.backend_tls import resolve_backend_tls
 from gogate_py.config.listener_tls import resolve_listener_tls
 from gogate_py.config.named_files import NamedFiles
+from gogate_py.config.openapi_document import UnusableDocument, read_document
 from gogate_py.config.problems import Findings, Path
 from gogate_py.config.schema import Auth, Config, RateLimit, Route
 from gogate_py.config.traffic_values import WHOLE_PREFIX
@@ -46,7 +48,8 @@ def resolve(config: Config, findings: Findings, folder: FilePath) -> Config:
         if findings.given((*path, "auth")) and route.auth is not None:
             auth = _auth(route.auth, (*path, "auth"), findings, files)
         routes.append(attrs.evolve(
-            route, auth=auth, strip_prefix=_strip_prefix(route), exempt=_exempt(route, path, findings)))
+            route, auth=auth, strip_prefix=_strip_prefix(route), exempt=_exempt(route, path, findings),
+            openapi_text=_openapi(route, path, findings, files)))
     return attrs.evolve(config, server=server, routes=tuple(routes), files=files.digests)
 
 
@@ -55,6 +58,21 @@ def _strip_prefix(route: Route) -> str:
     if route.strip_prefix == WHOLE_PREFIX and not prefix:
         return WHOLE_PREFIX  # there is no prefix: told by the checks
     return "" if prefix == "/" else prefix
+
+
+def _openapi(route: Route, path: Path, findings: Findings, files: NamedFiles) -> str:
+    """The document of a route, where it is a file; one that cannot be used is a problem."""
+    if "://" in route.openapi:
+        return ""
+    here: Path = (*path, "openapi")
+    text = files.read(route.openapi, here)
+    try:
+        if text:
+            read_document(text.encode())
+    except UnusableDocument as error:
+        findings.spoil(here)
+        findings.add(here, f"{files.folder / route.openapi} {error}")
+    return text
 
 
 def _limits(limits: tuple[RateLimit, ...], path: Path, findings: Findings) -> tuple[RateLimit, ...]:

@@ -46,7 +46,7 @@ from gogate_py.config.traffic_schema import (
     Sticky,
     Timeouts,
 )
-from gogate_py.config.traffic_values import Percent, StripPrefix
+from gogate_py.config.traffic_values import DocumentSource, Percent, StripPrefix
 from gogate_py.config.values import DAY, Boolean, Choice, Duration, Integer, Size, Text, Workers
 
 __all__ = [
@@ -213,7 +213,8 @@ class Route:
     """A rule that sends requests (type http) or the connections of one listener (type tcp) to a pool, or answers them.
 
     ``strip_prefix`` is the prefix itself once the file is read. ``exempt``: its ``rateLimit`` is written, but none is
-    enabled: the server's do not apply either. Both follow from what is written (resolving.py).
+    enabled: the server's do not apply either. ``openapi_text``: that of a file. These follow from what is written
+    (resolving.py).
     """
 
     HINTS: ClassVar = {
@@ -267,6 +268,9 @@ class Route:
         _EDITS, "http: as server.requestHeaders, each key on its own: first remove, then set, then add", inherits=True)
     response_headers: FieldEdits | None = setting(
         _EDITS, "http: likewise", inherits=True, example={"remove": ("Server",)})
+    openapi: str = setting(
+        DocumentSource(), "http: OpenAPI document (JSON) of its backends, URL or file, for /openapi/routes.json",
+        default="", commented=True, example="http://127.0.0.1:9001/openapi.json")
     websocket: bool = setting(Boolean(), "http: whether Upgrade: websocket is let through", default=True)
     timeouts: Timeouts = setting(Group(Timeouts), _SERVER_DEFAULT.format("timeouts"), inherits=True,
                                  example={"request": "30s"})
@@ -285,6 +289,7 @@ class Route:
     accept_proxy_protocol: bool = setting(Boolean(), "tcp: as server.acceptProxyProtocol", default=False)
     send_proxy_protocol: str = setting(Choice(("none", "v1", "v2")), "tcp: to its backends", default="none")
     exempt: bool = False
+    openapi_text: str = ""
 
 
 @attrs.frozen

@@ -315,3 +315,14 @@ class ServiceUrl(_Word):
         except ValueError as error:
             raise BadValue(str(error)) from None
         return text
+
+
+class DocumentSource(ServiceUrl):
+    """Where an OpenAPI document is: a URL that gogate asks, or the path of a file."""
+
+    def parse(self, text: str, quoted: bool) -> str:
+        if "://" in text:
+            return super().parse(text, quoted)
+        if not text.strip():
+            raise BadValue("is empty; write a URL like http://127.0.0.1:9001/openapi.json, or the path of a file")
+        return text

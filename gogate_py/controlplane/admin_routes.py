@@ -40,6 +40,7 @@ from gogate_py.controlplane.dashboard import asset, page, wants_page
 from gogate_py.controlplane.json_values import whole_number
 from gogate_py.controlplane.live_stream import Live
 from gogate_py.controlplane.openapi import document
+from gogate_py.controlplane.openapi_documents import Documents
 from gogate_py.controlplane.openapi_routes import describe
 from gogate_py.controlplane.operations import BackendView
 from gogate_py.controlplane.plan import render, to_json
@@ -71,6 +72,7 @@ class Api:
         self._in_use: tuple[schema.Config, list[InUse]] | None = None
         self._exposition = Exposition(totals, self._gauges)
         self.live = Live(control, supervision, totals)
+        self.documents = Documents()
         everywhere = frozenset({"admin", "metrics", "registry"})
         admin = frozenset({"admin"})
         metrics = frozenset({"admin", "metrics"})
@@ -262,8 +264,10 @@ class Api:
     async def openapi_routes(self, request: Request) -> Response:
         """The description of the routed API."""
         # In a thread: of thousands of routes it takes a while.
-        made = await asyncio.to_thread(describe, self._control.config, request.query_params.get("host", ""))
-        return json_answer(made)
+        config, host = self._control.config, request.query_params.get("host", "")
+        self.documents.follow(config)
+        known = self.documents.of(config.effective_routes())
+        return json_answer(await asyncio.to_thread(describe, config, host, known, monotonic()))
 
     async def listeners(self, request: Request) -> Response:
         """Every listener for clients, with its certificates."""

@@ -249,6 +249,7 @@ class AdminServers:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         self._chores = []
+        await self._api.documents.stop()
         for server in self._servers.values():
             server.leave(grace)
         await asyncio.gather(self._end(list(self._servers.values()), grace), *self._leaving)
@@ -273,6 +274,7 @@ class AdminServers:
         while True:
             try:
                 self._api.live.beat()
+                self._api.documents.follow(self._control.config)
             except Exception as error:  # the top of a task that must survive
                 log.error("internal error", exc_info=error, extra={"where": "live figures"})
             due = max(due + PERIOD, loop.time())

@@ -7,16 +7,20 @@ operations of the second are put at the first, their parameters renamed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from attrs import frozen
 
+from gogate_py.config.listeners import DataListener, serves
 from gogate_py.config.schema import Match, Route
 from gogate_py.policy.path_captures import REST, is_parameter, parameter_name
-from gogate_py.policy.router import specificity
+from gogate_py.policy.router import Router, specificity
 from gogate_py.snapshot import ValueMatch
 
 _PARAMETER: Final = re.compile(r"\{([^{}]*)\}")
+#: Stands for any value of a parameter: no route names it.
+_SOME: Final = "~~"
 
 
 @frozen
@@ -76,6 +80,30 @@ def parameter_names(path: str) -> list[str]:
     return _PARAMETER.findall(path)
 
 
+class Owners:
+    """Which route takes a request, as the router decides it; of routes with conditions nothing is known."""
+
+    def __init__(self, listeners: Iterable[DataListener], routes: Iterable[Route], host: str) -> None:
+        """``host``: that requests are for, "" for whatever a route names."""
+        self._host = host.encode()
+        self._routers: list[tuple[DataListener, Router[str]]] = []
+        http = [route for route in routes if route.type == "http"]
+        for one in listeners:
+            plain = [(rule(route), route.name) for route in http if serves(one, route)
+                     and not route.match.headers and not route.match.query]
+            self._routers.append((one, Router(plain)))
+
+    def has(self, route: Route, path: str, method: str) -> bool:
+        """Whether a route gets the requests at a path, on any of its listeners."""
+        if route.match.headers or route.match.query:
+            return True
+        host = self._host or re.sub(r"^\*", _SOME, route.match.host.lower()).encode()
+        sample = _PARAMETER.sub(_SOME, path).encode()
+        return any(
+            router.match(host, sample, method.encode()) == route.name
+            for one, router in self._routers if serves(one, route))
+
+
 class Places:
     """The operations of all routes by path."""
 
@@ -88,6 +116,8 @@ class Places:
         path = self._templates.setdefault(_PARAMETER.sub("{}", place.path), place.path)
         item = self.paths.setdefault(path, {})
         there = item.get(method.lower())
+        if there is not None and there["x-gogate"]["route"] == also["route"]:
+            return
         if there is not None:
             others = there["x-gogate"].setdefault("also", [])
             if also not in others:

@@ -24,9 +24,12 @@ from typing import Any, Final
 
 from gogate_py import __version__, addresses
 from gogate_py.config.listeners import DataListener, data_listeners, serves
+from gogate_py.config.openapi_document import UnusableDocument
 from gogate_py.config.schema import Auth, Config, RateLimit, Route
 from gogate_py.controlplane.openapi import VERSION
-from gogate_py.controlplane.openapi_places import Place, Places, match_paths, order
+from gogate_py.controlplane.openapi_documents import Source
+from gogate_py.controlplane.openapi_merge import METHODS, Adopted
+from gogate_py.controlplane.openapi_places import Owners, Place, Places, match_paths, order
 from gogate_py.controlplane.openapi_schemas import COUNT, TEXT, obj
 
 Operation = dict[str, Any]
@@ -35,20 +38,31 @@ _USUAL: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _PROBLEM: Final = obj({
     "type": TEXT, "title": TEXT, "status": COUNT, "detail": TEXT, "reason": TEXT, "request_id": TEXT})
+_PROBLEM_NAME: Final = "-gateway.Problem"
 _WHY: Final = {
     401: "Credentials are missing or wrong.",
     403: "This client or user may not ask.",
     413: "The body is too large.",
     429: "A rate limit is used up; Retry-After says when to come again.",
 }
+#: No route's name begins so: names of its document's parts cannot be the same.
+_REFUSALS: Final = {
+    f"-gateway.{status}": {
+        "description": why,
+        "content": {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{_PROBLEM_NAME}"}}},
+    } for status, why in _WHY.items()}
 _INFO: Final = (
     "Made of the routes that the gateway serves. A GET takes HEAD; OPTIONS is left out. The gateway itself may also "
     "answer 400, 404, 405, 408, 431, 502, 503, 504, as application/problem+json."
 )
 
 
-def describe(config: Config, host: str = "") -> dict[str, Any]:
-    """The document; ``host``: only of routes that take requests for it."""
+def describe(
+    config: Config, host: str = "", documents: Mapping[str, Source] | None = None, now: float = 0.0
+) -> dict[str, Any]:
+    """The document; ``host``: only of routes that take requests for it. ``documents``: of backends, by route; ``now``
+    is monotonic seconds."""
+    sources = documents or {}
     name = addresses_host(host)
     routes = [
         route for route in config.effective_routes()
@@ -56,26 +70,61 @@ def describe(config: Config, host: str = "") -> dict[str, Any]:
     listeners = [one for one in data_listeners(config) if one.http and not one.https_port]
     places = Places()
     schemes: dict[str, Any] = {}
+    components: dict[str, dict[str, Any]] = {}
+    told: dict[str, dict[str, Any]] = {}
+    owner = Owners(listeners, config.effective_routes(), name)
     for route in sorted(routes, key=order):
         around = _Around(config, route, [one for one in listeners if serves(one, route)], name, schemes)
-        for place in match_paths(route.match):
-            for method in around.methods():
-                places.add(place, method, around.operation(place, method), around.also())
-    return {
+        source = sources.get(route.name)
+        if source is not None:
+            told[route.name] = {**source.told(now), "operations": 0}
+            if source.document is not None:
+                told[route.name] |= _merge(source.document, around, owner, places, components)
+        if not told.get(route.name, {}).get("operations"):
+            for place in match_paths(route.match):
+                for method in around.methods():
+                    places.add(place, method, around.operation(place, method), around.also())
+    made: dict[str, Any] = {
         "openapi": VERSION,
         "info": {"title": f"API of {name}" if name else "API behind the gateway", "version": __version__,
                  "description": _INFO},
         "tags": [{"name": route.name} for route in routes],
         "paths": places.paths,
         "components": {
-            "securitySchemes": schemes,
-            "schemas": {"gateway.Problem": _PROBLEM},
-            "responses": {f"gateway.{status}": {
-                "description": why,
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/gateway.Problem"}}},
-            } for status, why in _WHY.items()},
+            **components,
+            "securitySchemes": {**components.get("securitySchemes", {}), **schemes},
+            "schemas": {**components.get("schemas", {}), _PROBLEM_NAME: _PROBLEM},
+            "responses": {**components.get("responses", {}), **_REFUSALS},
         },
     }
+    if told:
+        made["x-gogate-documents"] = told
+    return made
+
+
+def _merge(
+    document: dict[str, Any], around: _Around, owner: Owners, places: Places, components: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Add what a backend's document says of a route; → what is told of the document."""
+    route = around.route
+    try:
+        adopted = Adopted(route, document)
+        parts = adopted.components()
+        operations = list(adopted.operations())
+    except UnusableDocument as error:
+        return {"error": str(error)}
+    allowed = around.methods(named=True)
+    taken = 0
+    for path, method, operation in operations:
+        if method in allowed and owner.has(route, path, method):
+            operation.setdefault("operationId", f"{route.name}.{method.lower()}.{taken}")
+            places.add(Place(path), method, around.dressed(operation), around.also())
+            taken += 1
+    if taken:
+        for kind, found in parts.items():
+            components.setdefault(kind, {}).update(found)
+    return {"operations": taken, "left_out": sum(
+        method in item for item in document.get("paths", {}).values() for method in METHODS) - taken}
 
 
 def addresses_host(text: str) -> str:
@@ -94,7 +143,7 @@ class _Around:
     def __init__(
         self, config: Config, route: Route, listeners: Iterable[DataListener], host: str, schemes: dict[str, Any]
     ) -> None:
-        self._route = route
+        self.route = route
         self._known = config.server.limits.methods
         auth = route.auth if route.auth is not None else config.server.auth
         self._auth = auth if auth is not None and auth.type != "none" else None
@@ -103,14 +152,14 @@ class _Around:
         self._limits = [one for one in limits if one.enabled]
         self._servers = [_server(one, route.match.host, host) for one in listeners]
 
-    def methods(self) -> list[str]:
-        """Those that are described where nothing else is known."""
-        wanted = self._route.match.methods or _USUAL
+    def methods(self, *, named: bool = False) -> list[str]:
+        """Those that are described where nothing else is known; ``named``: that a document may name."""
+        wanted = self.route.match.methods or (self._known if named else _USUAL)
         return [method for method in wanted if method in self._known and method in _DESCRIBED]
 
     def operation(self, place: Place, method: str) -> Operation:
         """What is known of one without a document."""
-        route = self._route
+        route = self.route
         made: Operation = {
             "operationId": f"{route.name}.{method.lower()}{place.suffix}",
             "summary": f"Route {route.name}",
@@ -123,8 +172,8 @@ class _Around:
 
     def dressed(self, made: Operation) -> Operation:
         """An operation with what the gateway asks and adds; what it says itself stays."""
-        asked = [_asked("header", name, value) for name, value in self._route.match.headers.items()]
-        asked += [_asked("query", name, value) for name, value in self._route.match.query.items()]
+        asked = [_asked("header", name, value) for name, value in self.route.match.headers.items()]
+        asked += [_asked("query", name, value) for name, value in self.route.match.query.items()]
         if asked:
             made["parameters"] = [*made.get("parameters", ()), *asked]
         if self._security:
@@ -133,18 +182,18 @@ class _Around:
         if self._servers:
             made["servers"] = self._servers
         for status in self._refusals():
-            made["responses"].setdefault(str(status), {"$ref": f"#/components/responses/gateway.{status}"})
+            made["responses"].setdefault(str(status), {"$ref": f"#/components/responses/-gateway.{status}"})
         made["x-gogate"] = self._facts()
         return made
 
     def also(self) -> dict[str, Any]:
         """How it is named where another route describes the operation."""
-        match = self._route.match
+        match = self.route.match
         conditions = {"host": match.host, "headers": match.headers, "query": match.query}
-        return {"route": self._route.name, **{key: value for key, value in conditions.items() if value}}
+        return {"route": self.route.name, **{key: value for key, value in conditions.items() if value}}
 
     def _answers(self) -> dict[str, Any]:
-        route = self._route
+        route = self.route
         if route.redirect is not None:
             location = {"Location": {"schema": TEXT, "description": route.redirect.to}}
             return {str(route.redirect.status): {"description": "A redirect.", "headers": location}}
@@ -155,7 +204,7 @@ class _Around:
         return {"default": {"description": "What the backend answers."}}
 
     def _refusals(self) -> list[int]:
-        route = self._route
+        route = self.route
         guarded = self._auth is not None or route.forward_auth is not None
         claims = self._auth is not None and bool(self._auth.require_claims)
         told = {
@@ -164,7 +213,7 @@ class _Around:
         return [status for status, it_is in told.items() if it_is]
 
     def _facts(self) -> dict[str, Any]:
-        route, auth, cors = self._route, self._auth, self._route.cors
+        route, auth, cors = self.route, self._auth, self.route.cors
         facts: dict[str, Any] = {"route": route.name}
         if route.pool or route.split:
             facts["pools"] = [arm.pool for arm in route.split] or [route.pool]
