@@ -103,6 +103,12 @@ class TestHelp:
                 command = COMMANDS[f"{name} {rest.pop(0)}"]
             command.make_context(name, rest).close()
 
+    def test_the_documentation_has_every_command(self) -> None:
+        """docs/cli.md has each in its table, and an example of it."""
+        page = (ROOT / "docs" / "cli.md").read_text()
+        for name in main.list_commands(click.Context(main)):
+            assert re.search(rf"^\| \[`gogate {name}`\].*`gogate {name} .*\|$", page, re.MULTILINE), name
+
     def test_version_of_one_place(self) -> None:
         """--version and the package agree."""
         assert run("--version").stdout == f"gogate {__version__}\n"
