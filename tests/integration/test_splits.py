@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 OFF = {"enabled": False}
 PROBES = {
-    "checkType": "http", "httpPath": "/health", "interval": "50ms", "timeout": "40ms", "unhealthyThreshold": 1,
+    "checkType": "http", "httpPath": "/health", "interval": "50ms", "timeout": "2s", "unhealthyThreshold": 1,
     "healthyThreshold": 1,
 }  # fmt: skip
 

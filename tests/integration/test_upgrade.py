@@ -127,7 +127,7 @@ def test_no_heartbeat_and_no_registration_is_lost(backend: HttpBackend) -> None:
             count += 1
             identity = f"s{number}-{count}"
             try:
-                body = {"id": identity, "name": "api", "address": f"127.0.0.1:{1000 + number}", "ttl": "5s"}
+                body = {"id": identity, "name": "api", "address": f"127.0.0.1:{1000 + number}", "ttl": "300s"}
                 if ask(address, "POST", "/v1/services", body) != 201:
                     wrong.append(identity)
                 made.append(identity)
@@ -298,13 +298,13 @@ def test_the_store_goes_over(backend: HttpBackend, tmp_path: Path) -> None:
 
 BROKEN_STARTS = {
     "exit": ("__main__.py", "from gogate_py.cli import main", "raise SystemExit(3)", "exit status 3"),
-    "hang": ("__main__.py", "from gogate_py.cli import main", "import time; time.sleep(60)", "within 6 s"),
+    "hang": ("__main__.py", "from gogate_py.cli import main", "import time; time.sleep(60)", "within 10 s"),
     "protocol": ("process/handover.py", "PROTOCOL: Final = 1", "PROTOCOL: Final = 2", "protocol 2"),
-    "late hang": ("process/takeover.py", "self._channel.send(Serving())", "pass  # nothing said", "within 6 s"),
+    "late hang": ("process/takeover.py", "self._channel.send(Serving())", "pass  # nothing said", "within 10 s"),
     "stuck worker": (
         "process/worker.py", "                await plane.apply(message.snapshot)\n",
         "                if plane.slot:\n                    import time; time.sleep(60)\n"
-        "                await plane.apply(message.snapshot)\n", "within 6 s"),
+        "                await plane.apply(message.snapshot)\n", "within 10 s"),
 }  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def test_a_program_that_does_not_start(kind: str, backend: HttpBackend) -> None:
     on with everything, registrations included; the next upgrade, to a good program, works."""
     name, before, after, reason = BROKEN_STARTS[kind]
     body = {"name": "api", "address": "127.0.0.1:1", "ttl": "300s"}
-    with Upgrading(http_gateway(backend.address), limit=6) as gateway:
+    with Upgrading(http_gateway(backend.address), limit=10) as gateway:
         gateway.admin_json("POST", "/v1/services", {"id": "before", **body})
         gateway.edit(name, before, after)
         with Load(gateway.address("http:default"), kept=4, fresh=4, pause=0.01) as load:
