@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+from gogate_py.cli.top.figures import Figures
 from gogate_py.cli.top.frame import Line, frame
 from gogate_py.cli.top.poller import Poller
 from gogate_py.cli.top.state import Change, Quit, State
@@ -103,14 +104,21 @@ def _styles() -> dict[str, int]:
 
 
 def _loop(window: curses.window, state: State, poller: Poller, url: str, styles: dict[str, int]) -> None:
+    shown: Figures | None = None
+    told: tuple[str, str, int, int] | None = None
     while True:
         if poller.said:
             state.message, poller.said = poller.said, ""
         height, width = window.getmaxyx()
-        _draw(window, frame(state, poller.figures, url, poller.trouble, width, height), styles)
+        # With a thousand backends a frame takes 14 ms: it is made when there is something new, and after keys.
+        figures, news = poller.figures, (poller.trouble, state.message, height, width)
+        if figures is not shown or news != told:
+            _draw(window, frame(state, figures, url, news[0], width, height), styles)
+            shown, told = figures, news
         key = _key(window)
         if key in ("", "resize"):
             continue
+        shown = None
         match state.press(key, poller.figures):
             case Quit():
                 return
