@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "run": ("gogate_py.cli.run", "run", "Run the gateway (the same as no command)."),
     "check": ("gogate_py.cli.check", "check", "Check a configuration without running it."),
+    "fmt": ("gogate_py.cli.fmt", "fmt", "Write a configuration in its canonical spelling."),
+    "schema": ("gogate_py.cli.schema", "schema", "Print a JSON Schema of configurations, for editors."),
     "explain": ("gogate_py.cli.explain", "explain", "Say what would happen to a request, and why."),
     "reload": ("gogate_py.cli.operate", "reload", "Make a running gateway read its configuration again."),
     "plan": ("gogate_py.cli.operate", "plan", "Show what another configuration would do to a running gateway."),
@@ -79,7 +81,7 @@ class _Commands(click.Group):
         else:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, _COMMANDS, 3)
+            near = get_close_matches(name, _COMMANDS, 3, 0.65)
             hint = f"Did you mean {' or '.join(near)}?" if near else "gogate --help lists them."
         raise click.UsageError(f"No such command {name!r}. {hint}", ctx)
 

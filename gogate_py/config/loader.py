@@ -59,8 +59,21 @@ def examine_file(path: str, environ: Mapping[str, str] = os.environ) -> Examined
         return Examined(None, [one for one in error.problems if isinstance(one, Problem)], Findings(path, ""))
 
 
+def understood(text: str, file: str) -> tuple[Config, list[Problem]]:
+    """What is made of a text, problems or not, for comparing it with another spelling of it: the configuration and the
+    problems, without their columns. The environment is left out: it would hide differences behind what it overrides."""
+    config, findings = _load(text, file, {})
+    return config, [
+        attrs.evolve(problem, column=0, end_column=0, source_line="") for problem in findings.sorted_problems()]
+
+
 def read_text(path: str) -> str:
     """The text of a configuration file. Raises StartError, and ConfigError for one that is not UTF-8."""
+    return decoded(read_bytes(path), path)
+
+
+def read_bytes(path: str) -> bytes:
+    """What a configuration file holds. Raises StartError."""
     try:
         with FilePath(path).open("rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)
@@ -68,6 +81,11 @@ def read_text(path: str) -> str:
         raise StartError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) > MAX_FILE_SIZE:
         raise StartError(f"cannot read {path}: larger than {MAX_FILE_SIZE >> 20} MiB")
+    return data
+
+
+def decoded(data: bytes, path: str) -> str:
+    """The text of a configuration file, without a byte order mark. Raises ConfigError where it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -109,6 +109,11 @@ def is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == _NULL
 
 
+def is_merge(node: yaml.Node) -> bool:
+    """Whether a key is ``<<``."""
+    return bool(node.tag == _MERGE)
+
+
 def has_foreign_tag(node: yaml.Node) -> bool:
     """Whether a node carries a tag of its own (``!name``, ``!!python/…``), which no setting understands."""
     return node.tag not in _STANDARD_TAGS
@@ -129,7 +134,7 @@ class Entries:
         self._flat[id(node)] = own = []
         merged: list[Entry] = []
         for key, value in node.value:
-            if key.tag == _MERGE:
+            if is_merge(key):
                 merged += self._merged(value, path)
             elif isinstance(key, yaml.ScalarNode):
                 own.append(Entry(key.value, key, value))

@@ -7,7 +7,7 @@ Whatever is wrong goes into the findings, and reading goes on with the default.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import yaml
@@ -15,7 +15,7 @@ import yaml
 from gogate_py.config.environment import LOGGING_PREFIX, SERVER_PREFIX, expand, variable_name
 from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null, width
 from gogate_py.config.problems import Findings, Path, Place
-from gogate_py.config.schema import Config, Listener, Logging, Pool, Route, Server, inherited
+from gogate_py.config.schema import Config, Listener, Logging, Metrics, Pool, Route, Server, inherited
 from gogate_py.config.settings import (
     Group,
     GroupList,
@@ -31,6 +31,10 @@ from gogate_py.config.traffic_values import Secret
 from gogate_py.config.values import BadValue, Kind, closest
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
+
+#: Sections that may stand elsewhere than in their own class: the class that may have them, too, and the key → theirs.
+ELSEWHERE: Final[Mapping[tuple[type[attrs.AttrsInstance], str], type[attrs.AttrsInstance]]] = {
+    (Config, "metrics"): Metrics, (Server, "logging"): Logging}
 
 
 class Reader:

@@ -15,7 +15,7 @@ from gogate_py import addresses
 from gogate_py.config.names import METHODS, FieldName, Method, PathPrefix, StatusRanges, status_ranges
 from gogate_py.config.values import BadValue, Choice, Integer, closest, quote, squash
 from gogate_py.middleware.cors import valid_origin
-from gogate_py.middleware.request_keys import valid_key
+from gogate_py.middleware.request_keys import PLAIN_KEYS, valid_key
 from gogate_py.policy.credentials import check_jwks_url
 from gogate_py.policy.router import check_pattern
 from gogate_py.policy.signature_keys import KINDS
@@ -166,7 +166,7 @@ class FailureStatuses(StatusRanges):
 class RetryReason(_Word):
     """What a request is tried again for: connect, reset, timeout, or a status of 500 to 599."""
 
-    _WORDS: Final = Choice(
+    WORDS: Final = Choice(
         ("connect", "reset", "timeout"),
         aliases={"connect_failure": "connect", "connection_error": "connect", "error": "reset", "per_try": "timeout"})
 
@@ -177,7 +177,7 @@ class RetryReason(_Word):
             raise BadValue(
                 f"{text!r}: name each status, from 500 to 599; others are the client's own or a success",
                 allowed=("connect", "reset", "timeout", "500", "502", "503", "504"))
-        return self._WORDS.parse(text, quoted)
+        return self.WORDS.parse(text, quoted)
 
     def show(self, value: Any) -> str:
         return str(value)
@@ -201,12 +201,9 @@ class KeySpec(_Word):
         spec = _canonical_key(text)
         wrong = valid_key(spec)
         if wrong:
-            meant = closest(text.partition(":")[0], _KEY_KINDS) if ":" not in text else ""
+            meant = closest(text.partition(":")[0], PLAIN_KEYS) if ":" not in text else ""
             raise BadValue(f"{text!r} {wrong}", suggestion=meant)
         return spec
-
-
-_KEY_KINDS: Final = ("global", "ip", "user", "api_key", "path", "host")
 
 
 def _canonical_key(text: str) -> str:

@@ -20,6 +20,8 @@ _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:ns|us|µs|μs
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 _INTEGER: Final = re.compile(r"[+-]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)\Z")
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)\Z")
+#: The units of sizes as they are written; any case is read.
+SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "kB", "MB", "GB")
 _SIZE_UNITS: Final = {
     "": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 
@@ -161,7 +163,7 @@ class Size:
         if match is None or factor is None:
             raise BadValue(
                 f'{text!r} is not a size; write it in bytes, or as "8KiB" or "10MiB"',
-                allowed=("B", "KiB", "MiB", "GiB", "kB", "MB", "GB"))
+                allowed=SIZE_UNITS)
         if "." in match[1]:
             exact = float(match[1]) * factor
             if exact != int(exact):

@@ -44,8 +44,9 @@ MAX_VALUE: Final = 256
 
 Source = Callable[[RequestView], bytes | None]
 
-_PLAIN: Final = ("global", "ip", "user", "api_key", "path", "host")
-_NAMED: Final = ("header", "query", "cookie", "form", "jwt", "basic")
+#: Kinds of keys without a name, and with one behind a colon.
+PLAIN_KEYS: Final = ("global", "ip", "user", "api_key", "path", "host")
+NAMED_KEYS: Final = ("header", "query", "cookie", "form", "jwt", "basic")
 _IDENTITY: Final = frozenset(("user", "api_key", "basic", "jwt"))
 
 _is_token: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 section 5.6.2
@@ -110,10 +111,10 @@ def compile_key(specs: tuple[str, ...]) -> Key:
 def valid_key(spec: str) -> str:
     """What is wrong with a spec, "" if nothing is (for the configuration)."""
     kind, colon, name = spec.partition(":")
-    if kind in _PLAIN:
+    if kind in PLAIN_KEYS:
         return f'"{kind}" takes no name' if colon else ""
-    if kind not in _NAMED:
-        known = ", ".join((*_PLAIN, *(f"{named}:NAME" for named in _NAMED[:-1]), "basic:username"))
+    if kind not in NAMED_KEYS:
+        known = ", ".join((*PLAIN_KEYS, *(f"{named}:NAME" for named in NAMED_KEYS[:-1]), "basic:username"))
         return f"is not a key; known are {known}"
     if not name:
         return f'needs a name: "{kind}:NAME"'
