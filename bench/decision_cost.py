@@ -1,5 +1,5 @@
 """What watching requests costs: the Python part of a kept-alive request, with transports that do nothing, when it is
-not watched, sampled for a record, or timed for its access line.
+not watched, traced, timed for its access line, or sampled for a record.
 
     python bench/decision_cost.py
 
@@ -34,6 +34,7 @@ from gogate_py.snapshot import (
     Pool,
     Snapshot,
     Timeouts,
+    Tracing,
 )
 
 TIMES, ROUNDS = 10_000, 15
@@ -119,14 +120,20 @@ async def measure(heads: tuple[bytes, ...], **changes: Any) -> float:
 async def main() -> None:
     heads = (HEAD, HEAD.replace(b"/hello", b"/other"))
     plain = 0.0
+    parent = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n"
+    with_parent = tuple(head[:-2] + parent for head in heads)
     for name, changes in (
         ("not watched (as installed)", {"decisions": Decisions(("127.0.0.0/8",), 200, 1.0)}),
         ("no records (keep: 0)", {}),
         ("a sample of 1 in 1000", {"decisions": Decisions(keep=200, slow=1.0, sample=0.001)}),
+        ("traces on, none sampled", {"tracing": Tracing(0.0)}),
+        ("off, with a traceparent", {}),
+        ("on, its parent is not sampled", {"tracing": Tracing(0.0)}),
+        ("every one traced (sample: 1)", {"tracing": Tracing(1.0)}),
         ("every one timed (access.timers)", {"access_log": AccessLog(True, "json", 1.0, True)}),
         ("every one recorded (sample: 1)", {"decisions": Decisions(keep=200, sample=1.0)}),
     ):
-        cost = await measure(heads, **changes)
+        cost = await measure(with_parent if "parent" in name else heads, **changes)
         plain = plain or cost
         print(f"{name:34} {cost:6.2f} µs  {cost - plain:+6.2f}")
 

@@ -266,6 +266,31 @@ class RequestFound(Struct, frozen=True, tag="request_found"):
     record: RequestRecord | None
 
 
+Value = str | int | bool | list[str]
+Attribute = tuple[str, Value]
+
+
+class Span(Struct, frozen=True, array_like=True):
+    """A span of OpenTelemetry; ids in hex, ``parent_id`` b"" for the first of a trace, ``kind`` 2 server, 3 client."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    trace_state: str
+    kind: int
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: list[Attribute]
+    failed: bool
+
+
+class Spans(Struct, frozen=True, tag="spans"):
+    """Spans that are complete, to be exported."""
+
+    spans: list[Span]
+
+
 class Unreachable(Struct, frozen=True, tag="unreachable"):
     """A connect to this backend failed: the resolver may look again, the prober may hurry."""
 
@@ -294,6 +319,7 @@ Up = (
     | Closed
     | Requests
     | RequestFound
+    | Spans
     | Unreachable
     | UnknownKey
     | Drained

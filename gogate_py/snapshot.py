@@ -405,6 +405,12 @@ class Decisions(Struct, frozen=True, array_like=True):
     sample: float = 0.0  # share of all requests
 
 
+class Tracing(Struct, frozen=True, array_like=True):
+    """Traces of OpenTelemetry; where they go is the supervisor's business."""
+
+    sample: float  # share of the requests without a parent
+
+
 class Snapshot(Struct, frozen=True, array_like=True):
     """All that a worker needs to know; frozen and numbered."""
 
@@ -421,3 +427,4 @@ class Snapshot(Struct, frozen=True, array_like=True):
     rate_limits: tuple[RateLimit, ...] = ()
     head_rules: HeadRules = HeadRules()
     decisions: Decisions = Decisions()
+    tracing: Tracing | None = None

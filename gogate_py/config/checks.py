@@ -6,6 +6,7 @@ A rule looks only at values that could be read, so that one mistake is reported 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 from gogate_py import addresses
 from gogate_py.config.authentication import check_access
@@ -40,6 +41,17 @@ def check(config: Config, findings: Findings) -> None:
     check_backend_tls(config, findings)
     check_listener_tls(config, findings)
     check_server_names(config, findings)
+    if config.tracing.enabled and not _has_otel():
+        _add_if_read(
+            findings, ("tracing", "enabled"), "needs what is not installed: pip install 'gogate[otel]' "
+            "(opentelemetry-proto)")
+
+
+def _has_otel() -> bool:
+    try:
+        return find_spec("opentelemetry.proto.collector.trace.v1") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def registrations_possible(config: Config) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from gogate_py.config.schema import Backend, Config, Listener, Logging, Pool, Route, Server
+from gogate_py.config.schema import Backend, Config, Listener, Logging, Pool, Route, Server, Tracing
 from gogate_py.config.settings import Group, GroupList, ListOf, NamedSetting, TextMap, settings_of
 from gogate_py.config.values import Kind, quote
 
@@ -74,6 +74,8 @@ def example() -> str:
                 lines += writer.group(Server, "  ")
             case "logging":
                 lines += writer.group(Logging, "  ")
+            case "tracing":
+                lines += writer.group(Tracing, "  ")
             case "listeners":
                 lines += _as_item(list(writer.group(Listener, "    ")))
             case "pools":

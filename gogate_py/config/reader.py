@@ -15,7 +15,7 @@ import yaml
 from gogate_py.config.environment import LOGGING_PREFIX, SERVER_PREFIX, expand, variable_name
 from gogate_py.config.positions import Entries, Entry, has_foreign_tag, is_null, width
 from gogate_py.config.problems import Findings, Path, Place
-from gogate_py.config.schema import Config, Listener, Logging, Metrics, Pool, Route, Server, inherited
+from gogate_py.config.schema import Config, Listener, Logging, Metrics, Pool, Route, Server, Tracing, inherited
 from gogate_py.config.settings import (
     Group,
     GroupList,
@@ -71,7 +71,9 @@ class Reader:
             self._findings.place(path, logging.place())
         logging_entries = self._mapping(logging.value, path, Logging) if logging else []
         logs = self._group(Logging, logging_entries, path, Logging(), LOGGING_PREFIX)
-        return Config(server, listeners, pools, routes, logs)
+        traces = self._mapping(entries["tracing"].value, ("tracing",), Tracing) if "tracing" in entries else []
+        tracing = self._group(Tracing, traces, ("tracing",), Tracing(), "")
+        return Config(server, listeners, pools, routes, logs, tracing)
 
     def _move(self, top: dict[str, Entry], server: list[Entry]) -> tuple[list[Entry], Entry | None]:
         """``metrics`` belongs to the server, ``logging`` to the top; each may stand in the other place, not in both."""

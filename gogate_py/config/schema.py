@@ -32,6 +32,7 @@ from gogate_py.config.pool_schema import (
 )
 from gogate_py.config.settings import Group, GroupList, GroupMap, ListOf, setting, settings_of
 from gogate_py.config.tls_schema import CertificateFiles, Listener, ListenerTls
+from gogate_py.config.tracing_schema import Tracing
 from gogate_py.config.traffic_schema import (
     FieldEdits,
     FixedResponse,
@@ -55,7 +56,7 @@ __all__ = [
     "ForwardAuth", "Health", "HttpTransport", "Limits", "Listener", "ListenerTls", "LoadBalancer", "Logging", "Match",
     "Metrics", "Outlier", "Pool", "RateLimit", "Redirect", "Registry", "Retry", "Rewrite", "Route", "RouteLimits",
     "Server", "Shutdown", "SplitArm", "Sticky", "TcpPool", "Timeouts",
-    "Trace"]
+    "Trace", "Tracing"]
 
 #: The pool and the routes that the short form stands for.
 DEFAULT_POOL: Final = "default"
@@ -301,6 +302,7 @@ class Config:
     """
 
     HINTS: ClassVar = {"upstreams": "pools", "clusters": "pools", "services": "pools", "log": "logging",
+                       "opentelemetry": "tracing", "otel": "tracing", "traces": "tracing",
                        "entryPoints": "listeners", "frontends": "listeners"}
 
     server: Server = setting(Group(Server), "")
@@ -312,6 +314,7 @@ class Config:
         GroupList(Route), "long form: the most specific wins: host, then exact path, parameters, prefix, then the "
         "number of further conditions")
     logging: Logging = setting(Group(Logging), "")
+    tracing: Tracing = setting(Group(Tracing), "traces of OpenTelemetry")
     files: dict[str, bytes] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property

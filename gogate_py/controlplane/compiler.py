@@ -45,6 +45,7 @@ from gogate_py.snapshot import (
     SniRoute,
     TcpPool,
     TcpRoute,
+    Tracing,
 )
 
 
@@ -189,6 +190,7 @@ def compile_snapshot(
             server.path_policy == "escaped_slashes",
             tuple(name.lower() for name in server.forward_trailers),
         ),
+        tracing=Tracing(config.tracing.sample) if config.tracing.enabled else None,
         decisions=Decisions(server.trace.allow_cidrs, server.trace.keep, server.trace.slow, server.trace.sample),
     )
 

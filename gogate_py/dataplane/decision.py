@@ -17,6 +17,7 @@ from gogate_py.dataplane.exchange import Exchange
 from gogate_py.errors import Failure
 from gogate_py.messages import Timers, Try
 from gogate_py.middleware.chain import Outcome
+from gogate_py.snapshot import ApiKeyAuth
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.downstream import Downstream
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.live_pool import LivePool
     from gogate_py.dataplane.live_route import Chosen, LiveRoute
+    from gogate_py.dataplane.tracing import TraceContext
     from gogate_py.dataplane.upstream import Upstream
     from gogate_py.wire.head_check import ResponseHead
 
@@ -37,7 +39,7 @@ class TryTimes:
 
     __slots__ = (
         "backend", "begun", "connected", "detail", "ended", "first_byte", "number", "queue_end", "queued", "reason",
-        "reused", "status", "trial",
+        "reused", "span_id", "status", "trial",
     )  # fmt: skip
 
     def __init__(self, backend: LiveBackend, number: int, begun: float, trial: bool) -> None:
@@ -45,6 +47,7 @@ class TryTimes:
         self.number = number
         self.begun = begun
         self.trial = trial
+        self.span_id = b""  # where its trace is sampled
         self.queued = 0.0  # for one of maxConnsPerHost connections, from then on …
         self.queue_end = 0.0  # … until then
         self.connected = 0.0
@@ -133,8 +136,11 @@ class WatchedExchange(Exchange):
 
     timeline: Timeline
 
-    def __init__(self, site: HttpSite, downstream: Downstream, kept: str = "") -> None:
+    def __init__(
+        self, site: HttpSite, downstream: Downstream, kept: str = "", trace: TraceContext | None = None
+    ) -> None:
         super().__init__(site, downstream)
+        self.trace = trace if trace is not None and trace.sampled else None
         self.kept = kept
         self.asked = kept == "asked"
         self.record_id = b""
@@ -146,6 +152,11 @@ class WatchedExchange(Exchange):
             chosen = self.checked is not None and self.checked.request_id
             self.record_id = self.site.request_id() if chosen else self.request_id
         return self.record_id
+
+    def secret_parameters(self) -> tuple[str, ...]:
+        """The query parameter that its route takes API keys from."""
+        auth = self.route.spec.auth if self.route is not None else None
+        return (auth.query,) if isinstance(auth, ApiKeyAuth) and auth.query else ()
 
     # --- the way down
 
@@ -196,8 +207,20 @@ class WatchedExchange(Exchange):
     def _connect(self, backend: LiveBackend) -> None:
         line = self.timeline
         line.cause = line.detail = ""
-        line.tries.append(TryTimes(backend, len(line.tries), monotonic(), self._trial))
+        one = TryTimes(backend, len(line.tries), monotonic(), self._trial)
+        line.tries.append(one)
+        if self.trace is not None and self.site.decisions.tracer is not None:
+            one.span_id = self.site.decisions.tracer.span_id()
         super()._connect(backend)
+
+    def _make_outbound(self) -> None:
+        if self.trace is None:
+            super()._make_outbound()
+            return
+        lines = self.backend_lines
+        self.backend_lines = lines + self.trace.lines(self.timeline.tries[-1].span_id or self.trace.span_id)
+        super()._make_outbound()
+        self.backend_lines = lines
 
     def queued(self, until: float) -> None:
         one = self.timeline.tries[-1]

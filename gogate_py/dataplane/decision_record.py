@@ -49,6 +49,7 @@ def record_of(exchange: ExchangeEnd, kept: str, now: float) -> RequestRecord:
             backend,
             len(tries),
             exchange.client,
+            watched.trace.trace_id.decode() if watched is not None and watched.trace is not None else "",
         ),
         watched is not None,
         watched.timeline.timers(exchange.started, now)

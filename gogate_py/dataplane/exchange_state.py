@@ -50,6 +50,7 @@ class ExchangeState:
     outbound = b""  # the head as it goes to the backend; b"" until it is made of the two below
     checked: RequestHead | None = None
     backend_lines = b""
+    trace_line = b""  # of a trace that is not sampled, while the head is forwarded as a slice
     query = b""
     minor = 1
     scheme = b"http"

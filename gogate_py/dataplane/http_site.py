@@ -61,7 +61,7 @@ class HttpSite:
         # how long a client may take for its next request while draining, seconds
         self.drain_idle = 0.0
         # --- from the snapshot
-        self._compiled: tuple[Limits, HeadRules] | None = None
+        self._compiled: tuple[Limits, HeadRules, bool] | None = None
         self.trailers: frozenset[bytes] = frozenset()
         self.limits = HeadLimits()
         # the second opinion on heads (DESIGN.md section 4); it only ever sees whole messages, so one serves all
@@ -119,14 +119,16 @@ class HttpSite:
         self._budgets = budgets
         self._give_routers(snapshot, routes)
         limits, rules = snapshot.limits, head_rules(snapshot)
-        if self._compiled != (limits, rules):
-            self._compiled = (limits, rules)
-            self._compile_limits(limits, rules)
+        checks = head_limits(limits, rules, trace_context=snapshot.tracing is not None)
+        if self._compiled != (limits, rules, checks.trace_context):
+            self._compiled = (limits, rules, checks.trace_context)
+            self._compile_limits(checks, rules)
         self.max_in_flight = limits.in_flight
         access = snapshot.access_log
         self.log_format = access.format
         self.log_sample = access.sample if access.enabled else 0.0
-        self.watcher = self.decisions if self.decisions.apply(snapshot.decisions, access.timers) else None
+        shown = self.decisions.apply(snapshot.decisions, access.timers, snapshot.tracing)
+        self.watcher = self.decisions if shown else None
         self.log_timers = access.timers
         self.slow = self.decisions.slow
         self.request_header_timeout = snapshot.timeouts.request_header or INFINITE
@@ -157,9 +159,9 @@ class HttpSite:
                 routers[key] = Router(list(mine))
             listener.router = routers[key]
 
-    def _compile_limits(self, limits: Limits, rules: HeadRules) -> None:
+    def _compile_limits(self, limits: HeadLimits, rules: HeadRules) -> None:
         """Make the head checks for these limits (milliseconds: expressions are compiled)."""
-        self.limits = head_limits(limits, rules)
+        self.limits = limits
         # What only the gateway may set (T8) is no trailer of a client's, either.
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
@@ -307,7 +309,7 @@ def head_rules(snapshot: Snapshot) -> HeadRules:
     return replace(rules, identity_headers=(*rules.identity_headers, *sorted(missing)))
 
 
-def head_limits(limits: Limits, rules: HeadRules) -> HeadLimits:
+def head_limits(limits: Limits, rules: HeadRules, *, trace_context: bool = False) -> HeadLimits:
     """What heads are checked against."""
     return HeadLimits(
         request_line=limits.request_line,
@@ -319,6 +321,7 @@ def head_limits(limits: Limits, rules: HeadRules) -> HeadLimits:
         header_names=rules.header_names,
         identity=frozenset(name.encode() for name in rules.identity_headers),
         escaped_slashes=rules.escaped_slashes,
+        trace_context=trace_context,
     )
 
 

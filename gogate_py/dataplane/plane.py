@@ -195,6 +195,7 @@ class Plane:
         self.services.limiters.settle()
         self.table.settle()
         self.access_log.flush()
+        self.http.decisions.flush()
         self.outbox.send(self._report.collect())
 
     # --- for the drivers
@@ -284,6 +285,7 @@ class Plane:
             self.table.settle()
             self.services.limiters.settle()
             self.access_log.flush()
+            self.http.decisions.flush()
             # Also when there is nothing to report: a worker that is not heard counts as stuck (process/stalls.py).
             if self._report.due():
                 self.outbox.send(self._report.collect())

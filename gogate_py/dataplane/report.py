@@ -218,6 +218,9 @@ class Report:
         if plane.access_log.dropped:
             out.append(("gogate_log_lines_dropped_total", (), plane.access_log.dropped))
             plane.access_log.dropped = 0
+        dropped = plane.http.decisions.take_dropped_spans()
+        if dropped:
+            out.append(("gogate_trace_spans_total", ("worker_backlog",), dropped))
         if plane.internal_errors:
             out.append(("gogate_internal_errors_total", (str(plane.slot),), plane.internal_errors))
             plane.internal_errors = 0

@@ -11,19 +11,28 @@ import re
 from typing import TYPE_CHECKING
 
 from gogate_py.clock import monotonic
+from gogate_py.dataplane.decision import WatchedExchange
+from gogate_py.dataplane.decisions import END_OF_HEAD
 from gogate_py.dataplane.exchange import Exchange
 from gogate_py.wire.fast_head import FastBodyRequest
 from gogate_py.wire.forwarding import client_address, forwarded_lines
-from gogate_py.wire.head_check import RequestHead
+from gogate_py.wire.head_check import RequestHead, check_request_head
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.downstream import Downstream
+    from gogate_py.dataplane.tracing import TraceContext
 
 
 def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -> Exchange:
     """The exchange of a clean head without a body (wire.fast_head)."""
     site = downstream.site
-    exchange = Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
+    if site.watcher is None:
+        exchange, behind = Exchange(site, downstream), END_OF_HEAD
+    else:
+        watched, behind = site.watcher.of_clean_head(downstream, data)
+        if watched is None:
+            return _traced(downstream, data)
+        exchange = watched
     exchange.method, exchange.path, query, host, cut, _ = found.groups()
     if query is not None:
         exchange.query = query
@@ -35,10 +44,10 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     if host != downstream.forward_host:
         _make_forward_lines(downstream, host)
     if cut is None:
-        exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+        exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, behind))
     else:
         start, end = found.span(5)
-        exchange.outbound = b"".join((data[:start], data[end:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+        exchange.outbound = b"".join((data[:start], data[end:-2], downstream.forward_lines, rid, behind))
     if downstream.secured is not None:
         exchange.scheme = downstream.scheme
     exchange.started = monotonic()
@@ -48,7 +57,13 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
 def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyRequest) -> Exchange:
     """The exchange of a clean head with a body of a known length (wire.fast_head)."""
     site = downstream.site
-    exchange = Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
+    if site.watcher is None:
+        exchange, behind = Exchange(site, downstream), END_OF_HEAD
+    else:
+        watched, behind = site.watcher.of_clean_head(downstream, head)
+        if watched is None:
+            return _traced(downstream, head)
+        exchange = watched
     exchange.method, exchange.path, exchange.query, exchange.host, exchange.body_left, _, start, end = found
     exchange.body_open = True
     exchange.client = downstream.client
@@ -57,11 +72,16 @@ def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyReque
     exchange.request_id = rid = site.request_id()
     if found.host != downstream.forward_host:
         _make_forward_lines(downstream, found.host)
-    exchange.outbound = b"".join((head[:start], head[end:-2], downstream.forward_lines, rid, b"\r\n\r\n"))
+    exchange.outbound = b"".join((head[:start], head[end:-2], downstream.forward_lines, rid, behind))
     if downstream.secured is not None:
         exchange.scheme = downstream.scheme
     exchange.started = monotonic()
     return exchange
+
+
+def _traced(downstream: Downstream, head: bytes) -> Exchange:
+    """The exchange of a clean head with a trace that is sampled: it is written anew for each try."""
+    return checked_exchange(downstream, check_request_head(head, downstream.site.limits), head, sampled=True)
 
 
 def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
@@ -72,12 +92,15 @@ def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
     downstream.forward_host = host
 
 
-def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: bytes) -> Exchange:
-    """The exchange of a head that passed head_check."""
+def checked_exchange(
+    downstream: Downstream, head: RequestHead, head_bytes: bytes, *, sampled: bool = False
+) -> Exchange:
+    """The exchange of a head that passed head_check. ``sampled``: that was decided already."""
     site = downstream.site
     has_body = head.chunked or head.content_length > 0
     client = _client_of(downstream, head)
-    exchange = _exchange(downstream, head, client)
+    trace = site.watcher.trace_of(head, sampled=sampled) if site.watcher is not None else None
+    exchange = _exchange(downstream, head, client, trace)
     exchange.method = head.method
     exchange.path = head.path
     exchange.query = head.query
@@ -94,6 +117,8 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
         peer.encode(), downstream.scheme, head.host, head.forwarded, downstream.trusted, client_ip=client.encode()
     )
     exchange.backend_lines = lines + downstream.own_lines + b"X-Request-ID: " + rid + b"\r\n"
+    if trace is not None and not trace.sampled:
+        exchange.backend_lines += trace.lines(trace.span_id)
     if downstream.secured is not None:
         exchange.scheme = downstream.scheme
     if has_body:
@@ -103,13 +128,12 @@ def checked_exchange(downstream: Downstream, head: RequestHead, head_bytes: byte
     return exchange
 
 
-def _exchange(downstream: Downstream, head: RequestHead, client: str) -> Exchange:
+def _exchange(downstream: Downstream, head: RequestHead, client: str, trace: TraceContext | None) -> Exchange:
     """An ordinary exchange, or one that is watched."""
     site = downstream.site
-    exchange = site.decisions.asked(downstream, head, client) if head.trace_asked else None
-    if exchange is not None:
-        return exchange
-    return Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream)
+    if head.trace_asked and site.decisions.may_ask(downstream, head, client):
+        return WatchedExchange(site, downstream, "asked", trace)
+    return Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream, trace)
 
 
 def _client_of(downstream: Downstream, head: RequestHead) -> str:

@@ -47,6 +47,7 @@ from gogate_py.messages import (
     RequestRecord,
     Requests,
     RequestSummary,
+    Spans,
     Unapplied,
     UnknownKey,
     Unreachable,
@@ -62,6 +63,7 @@ from gogate_py.process.questions import Questions
 from gogate_py.process.reloader import STOPPING, AdminChange, Reloader
 from gogate_py.process.systemd import Notifier, passed_sockets
 from gogate_py.process.takeover import Takeover, without_own
+from gogate_py.process.traces import Traces
 from gogate_py.process.upgrade import LIMIT, Upgrade, program, refusal_here
 from gogate_py.process.workers import Slot, Workers, describe, usable_cpus
 from gogate_py.process.zygote_process import ZygoteProcess
@@ -114,6 +116,7 @@ class Supervisor:
         self._old_one: asyncio.Task[None] | None = None  # waits for the end of who we took over from
         self._arena: Arena
         self._totals = Totals()
+        self._traces = Traces(self._totals)
         self._publisher = Publisher()
         self._bindings: Bindings
         self._reloader: Reloader | None = None
@@ -206,6 +209,7 @@ class Supervisor:
         if state is not None:
             self._control.take_over(state.control, same_arena=same_arena)
             self._totals.add(0, state.counts)
+        self._traces.serve(self.config.tracing)
         await self._control.start()
         self._totals.count("gogate_config_reloads_total", ("success",))
         self._workers = Workers(
@@ -295,6 +299,7 @@ class Supervisor:
         """What the supervisor itself takes from the configuration that is served now."""
         self.config = config
         self._certificates.serve(config)
+        self._traces.serve(config.tracing)
         set_format(config.logging.level, config.logging.format)
         self._writer.retarget(config.logging.access.path)
 
@@ -369,6 +374,7 @@ class Supervisor:
         )
         if not clean:
             log.warning("workers had to be killed after the grace period")
+        await self._traces.stop()
         self._systemd.close()
         await self._admin.stop(1.0)
         await self._control.stop()
@@ -437,6 +443,7 @@ class Supervisor:
         )
         if not clean:
             log.warning("workers had to be killed after the grace period")
+        await self._traces.stop()
         await upgrade.close()
 
     # --- and the new one's
@@ -500,6 +507,8 @@ class Supervisor:
                 self._control.unknown_key(message.url)
             case Connections() | Closed() | Requests() | RequestFound():
                 self._questions.answered(slot, message)
+            case Spans():
+                self._traces.add(message.spans)
             case Drained():
                 log.info("worker drained", extra={"slot": slot.slot, "cut": message.cut})
 

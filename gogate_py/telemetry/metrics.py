@@ -146,6 +146,8 @@ _ALL = (
     Metric("gogate_event_loop_lag_seconds", "gauge", ("worker",),
            "How late the last timer of the worker's event loop ran."),
     Metric("gogate_log_lines_dropped_total", "counter", (), "Log lines dropped because the target was slow or failed."),
+    Metric("gogate_trace_spans_total", "counter", ("result",),
+           "Spans by what became of them: exported, rejected by the collector, failed, queue_full, worker_backlog."),
     Metric("gogate_internal_errors_total", "counter", ("worker",),
            "Unhandled exceptions; anything but 0 is a bug of gogate."),
     Metric("gogate_arena_contention_total", "counter", (),

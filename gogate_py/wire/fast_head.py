@@ -25,12 +25,13 @@ defaults.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.headers import MAX_NAME, VALUE
 from gogate_py.wire.target import MAX_HOST, NAME, PATH_CHARACTERS, PORT, QUERY_CHARACTERS
+from gogate_py.wire.trace_context import TRACEPARENT, TRACESTATE, UNSAMPLED_LINE
 
 # Groups: 1 method, 2 path, 3 query with its "?" or None, 4 Host, 5 the line to cut or None, 6 close or None.
 FastRequest = re.Match[bytes]
@@ -61,11 +62,14 @@ FAST_BODY_METHODS: Final = (b"POST", b"PUT", b"PATCH")
 _FIRSTS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
 
 
-def _fields_except(names: tuple[bytes, ...], colon: bytes = b":") -> bytes:
+def _fields_except(
+    names: tuple[bytes, ...], colon: bytes = b":", only: Mapping[bytes, bytes] | None = None
+) -> bytes:
     """An expression for any number of clean field lines whose name is none of these (lower case), and ends in
     ``colon``.
 
-    An entry ends in ":" when it is a whole name, otherwise it excludes every name that starts with it.
+    An entry ends in ":" when it is a whole name, otherwise it excludes every name that starts with it. ``only``: first
+    letter → what must follow it besides.
     """
     by_letter: dict[bytes, list[bytes]] = {}
     for name in names:
@@ -74,7 +78,8 @@ def _fields_except(names: tuple[bytes, ...], colon: bytes = b":") -> bytes:
     firsts = [b"[%b%b]" % (re.escape(free), re.escape(free.upper()))] if free else []
     for letter, rests in by_letter.items():
         either = re.escape(letter.upper()) + re.escape(letter)
-        firsts.append(b"[%b](?!(?i:%b))" % (either, b"|".join(map(re.escape, rests))))
+        more = only.get(letter, b"") if only is not None else b""
+        firsts.append(b"[%b](?!(?i:%b))%b" % (either, b"|".join(map(re.escape, rests)), more))
     return b"(?:(?:%b)[A-Za-z0-9\\-]{0,%d}+%b%b*+\r\n)*+" % (b"|".join(firsts), MAX_NAME - 1, colon, VALUE)
 
 
@@ -191,7 +196,12 @@ def _request_line(methods: tuple[bytes, ...], limits: HeadLimits) -> bytes:
 
 
 def _request_fields(limits: HeadLimits) -> bytes:
-    return _fields_except((*_NOT_CLEAN, *(name + b":" for name in sorted(limits.identity))))
+    not_clean = (*_NOT_CLEAN, *(name + b":" for name in sorted(limits.identity)))
+    if not limits.trace_context:
+        return _fields_except(not_clean)
+    # A traceparent that may be passed on as it is; any other one, and what goes with it, is head_check's.
+    only = b"(?:(?=%b)|(?!(?i:%b:)))" % (UNSAMPLED_LINE, TRACEPARENT[1:])
+    return _fields_except((*not_clean, TRACESTATE + b":"), only={TRACESTATE[:1]: only})
 
 
 def _sizes(limits: HeadLimits) -> tuple[int, int]:

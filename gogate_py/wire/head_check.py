@@ -73,6 +73,7 @@ class HeadLimits:
         "request_line",
         "response_fields",
         "response_head",
+        "trace_context",
     )
 
     def __init__(
@@ -86,6 +87,7 @@ class HeadLimits:
         header_names: str = "drop",
         identity: frozenset[bytes] = frozenset(),
         escaped_slashes: bool = False,
+        trace_context: bool = False,
     ) -> None:
         self.request_line = request_line
         self.request_head = request_head
@@ -97,6 +99,8 @@ class HeadLimits:
         # Lower-case names that only this gateway may set: deleted from every request, with their aliases (T8).
         self.identity = identity
         self.escaped_slashes = escaped_slashes
+        # Traces are on: a head with a traceparent is only clean if that may be passed on as it is.
+        self.trace_context = trace_context
 
 
 class RequestHead:

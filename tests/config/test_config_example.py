@@ -24,6 +24,7 @@ PLACES = {
     "Timeouts": ("server", "timeouts"),
     "HttpTransport": ("server", "httpTransport"), "RateLimit": ("server", "rateLimit"), "Limits": ("server", "limits"),
     "Admin": ("server", "admin"), "Metrics": ("server", "metrics"), "Trace": ("server", "trace"),
+    "Tracing": ("tracing",),
     "Registry": ("server", "registry"),
     "Shutdown": ("server", "shutdown"), "Pool": ("pools", "api-v1"), "Logging": ("logging",),
     "Access": ("logging", "access"), "LoadBalancer": ("pools", "api-v1", "loadBalancer"),
