@@ -152,7 +152,7 @@ def test_churn_of_a_thousand_is_one_snapshot() -> None:
         world.now += 20
         for number in new[:500]:
             assert world.control.heartbeat(f"i{number}")
-        world.now += 10
+        world.now += 11
         world.control.expire()  # half of them leave: one snapshot more
         await until(lambda: len(world.link.backends) == 500)
         assert len(world.link.snapshots) == before + 2
