@@ -58,7 +58,7 @@ def test_a_silent_service_keeps_its_instances(caplog: pytest.LogCaptureFixture) 
         await until(lambda: len(world.link.backends) == 5)
         world.now += 20
         assert control.heartbeat("i1")
-        world.now += 10
+        world.now += 11
         control.expire()
         assert found(world) == {"i1": "passing", **dict.fromkeys(("i2", "i3", "i4"), "suspect"), "i9": "critical"}
         await until(lambda: len(world.link.backends) == 4)
@@ -88,7 +88,7 @@ def test_a_stalled_control_plane_suspects_itself() -> None:
         world.now += 20
         world.control.expire()
         assert found(world) == {"i1": "suspect", "i2": "suspect"}
-        world.now += 10
+        world.now += 11
         world.control.expire()
         assert found(world) == {"i1": "critical", "i2": "critical"}
 
