@@ -112,6 +112,7 @@ class Supervisor:
         self._upgrade: Upgrade | None = None
         self._upgrading: asyncio.Task[None] | None = None
         self._upgrade_limit = upgrade_limit
+        self._upgrade_wanted = False  # asked for while what a failed one left was not yet gone
         self._zygote = zygote
         self._old_one: asyncio.Task[None] | None = None  # waits for the end of who we took over from
         self._arena: Arena
@@ -383,6 +384,11 @@ class Supervisor:
     # --- the program is upgraded: the old one's side
 
     def _begin_upgrade(self) -> None:
+        if self._upgrade is not None and self._upgrading is None:
+            # Who reads that an upgrade failed tries again at once; its workers may still finish what they accepted.
+            self._upgrade_wanted = True
+            log.info("upgrade waits for the end of the failed one's workers", extra={"pid": os.getpid()})
+            return
         reason = refusal_here()
         if self._reloader is None:
             reason = "it has no configuration file that another one could read"
@@ -422,6 +428,9 @@ class Supervisor:
     async def _after_failed_upgrade(self, upgrade: Upgrade) -> None:
         await upgrade.bury()
         self._upgrade = None
+        if self._upgrade_wanted:
+            self._upgrade_wanted = False
+            self._signals.put_nowait(signal.SIGUSR2)
 
     async def _leave(self) -> None:
         """Another gogate serves with our sockets: finish what runs."""

@@ -29,15 +29,16 @@ ROOT = Path(__file__).parent.parent.parent
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
-    """Poll a condition until it is true; its value. Fails after ``timeout`` seconds with what was waited for."""
+def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str | Callable[[], str] = "") -> Any:
+    """Poll a condition until it is true; its value. Fails after ``timeout`` seconds with what was waited for; a
+    function of it is asked then."""
     give_up = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > give_up:
-            raise AssertionError(f"waited {timeout} s in vain for {what or condition}")
+            raise AssertionError(f"waited {timeout} s in vain for {(what() if callable(what) else what) or condition}")
         threading.Event().wait(0.01)
 
 

@@ -65,7 +65,7 @@ class Upgrading(Gateway):
         old = self.newest
         count = len(self.line)
         self.begin_upgrade()
-        wait_for(lambda: len(self.line) > count, 30.0, f"the new gateway: {self.log[-5:]} {self.broken}")
+        wait_for(lambda: len(self.line) > count, 30.0, lambda: f"the new gateway: {self.log[-9:]} {self.broken}")
         new = self.line[-1]
         wait_for(lambda: any(one["old_pid"] == old for one in self.logged(SERVES)), what="the change")
         self.wait_ready()
