@@ -9,7 +9,7 @@ import http from 'k6/http';
 import { check, sleep } from 'k6';
 import crypto from 'k6/crypto';
 import { Counter } from 'k6/metrics';
-import { PROMISE, TCP_URL, metric, number } from './lib/gogate.js';
+import { PROMISE, TCP_URL, metric, number, scrape } from './lib/gogate.js';
 
 const SIZE = number('SIZE', 20000);
 const sent = new Counter('tcp_connections');
@@ -21,8 +21,13 @@ export const options = {
   thresholds: { ...PROMISE, checks: ['rate==1'], http_req_connecting: ['p(95)<100'], tcp_connections: ['count>0'] },
 };
 
+const ended = (metrics) => ({
+  ok: metric('gogate_tcp_connections_total', { result: 'ok' }, metrics),
+  all: metric('gogate_tcp_connections_total', {}, metrics),
+});
+
 export function setup() {
-  return { ok: metric('gogate_tcp_connections_total', { result: 'ok' }), all: metric('gogate_tcp_connections_total') };
+  return ended(scrape());
 }
 
 export default function () {
@@ -40,14 +45,14 @@ export default function () {
 
 export function teardown(before) {
   // Workers report a few times a second, and the last connections have just ended.
-  let ok = 0;
-  let all = 0;
+  let now = before;
   for (let i = 0; i < 50; i += 1) {
-    ok = metric('gogate_tcp_connections_total', { result: 'ok' }) - before.ok;
-    all = metric('gogate_tcp_connections_total') - before.all;
-    if (all > 0 && metric('gogate_connections_active') <= 1) break;
+    const metrics = scrape();
+    now = ended(metrics);
+    if (now.all > before.all && metric('gogate_connections_active', {}, metrics) <= 1) break;
     sleep(0.1);
   }
-  console.log(`gogate relayed ${all} connections`);
+  const [ok, all] = [now.ok - before.ok, now.all - before.all];
+  console.log(`gogate relayed ${all} connections, ${ok} ended well`);
   check(null, { 'gogate counted connections, all of them ended well': () => all > 0 && ok === all });
 }

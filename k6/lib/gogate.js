@@ -27,13 +27,18 @@ export function seconds(text) {
   return Number(found[1]) * { ms: 0.001, s: 1, m: 60, h: 3600 }[found[2]];
 }
 
-// The sum of a metric's samples that carry all these labels, from GET /metrics.
-export function metric(name, labels = {}) {
+// GET /metrics: what several figures that belong together are taken from.
+export function scrape() {
   const answer = http.get(`${ADMIN_URL}/metrics`, { tags: { name: 'metrics' } });
   if (answer.status !== 200) throw new Error(`${ADMIN_URL}/metrics answers ${answer.status}: is ADMIN_URL right?`);
+  return answer.body;
+}
+
+// The sum of a metric's samples that carry all these labels, now or in what scrape() gave.
+export function metric(name, labels = {}, metrics = scrape()) {
   const wanted = Object.entries(labels).map(([key, value]) => `${key}="${value}"`);
   let sum = 0;
-  for (const line of answer.body.split('\n')) {
+  for (const line of metrics.split('\n')) {
     if (!line.startsWith(name)) continue;
     const found = /^(\w+)(\{.*\})? (\S+)$/.exec(line);
     if (found && found[1] === name && wanted.every((label) => (found[2] || '').includes(label))) sum += Number(found[3]);
