@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import ssl
 import subprocess
@@ -345,17 +346,27 @@ def test_tls_ends_on_tcp_listeners(folder: Path) -> None:
 
 
 def exchanged(address: tuple[str, int], name: str, payload: bytes) -> bytes:
-    """What comes back until the end, when a client has sent this and read as much."""
+    """What comes back until the end, when a client has sent this and read as much. One thread does both: OpenSSL's
+    connections are not to be used by two at once, and before Python 3.13 nothing keeps them apart."""
     with (
         socket.create_connection(address, timeout=10) as plain,
         client_context().wrap_socket(plain, server_hostname=name) as sock,
     ):
-        writer = threading.Thread(target=sock.sendall, args=(payload,), daemon=True)
-        writer.start()
-        found = b""
-        while (len(found) < len(payload) or not payload) and (more := sock.recv(65536)):
+        sock.setblocking(False)
+        unsent, found = memoryview(payload), b""
+        while len(found) < len(payload) or not payload:
+            try:
+                more = sock.recv(65536)
+            except ssl.SSLWantReadError:
+                if unsent:
+                    with contextlib.suppress(ssl.SSLWantWriteError):
+                        unsent = unsent[sock.send(unsent[:65536]) :]
+                ready = select.select([sock], [sock] if unsent else [], [], 10)
+                assert any(ready), "nothing more came within 10 s"
+                continue
+            if not more:
+                break
             found += more
-        writer.join(10)
         return found
 
 
