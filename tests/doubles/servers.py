@@ -26,9 +26,11 @@ DOUBLES = Path(__file__).parent
 
 def free_port() -> int:
     """A TCP port that nobody has right now, on any address of the machine; not one of those that the kernel gives to
-    connections, which would take it between here and its use."""
+    connections, which would take it between here and its use, nor one that tests beside this one are given."""
+    runners = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(10_000 + mine, 32_000, runners)
         with contextlib.suppress(OSError), socket.socket() as sock:
             sock.bind(("", port))
             return port

@@ -39,7 +39,10 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._resize(width, height)
         self.settings = termios.tcgetattr(slave)
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("GOGATE_")}
+        environ = {
+            key: value for key, value in os.environ.items()
+            if not key.startswith("GOGATE_") and key not in ("COLUMNS", "LINES")
+        }  # fmt: skip
         environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **(env or {})}
         self._slave = slave  # kept open: the settings are read when the program has ended
         self.process = subprocess.Popen(
