@@ -4,9 +4,9 @@ WORKDIR /src
 RUN python -m venv /opt/gogate
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY gogate_py gogate_py
-# The wheel, as a release has it; dependencies are wheels of PyPI, so that no compiler is needed.
+# The wheel, as a release has it, with traces; dependencies are wheels of PyPI, so that no compiler is needed.
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
- && /opt/gogate/bin/pip install --no-cache-dir --only-binary :all: /wheels/*.whl \
+ && /opt/gogate/bin/pip install --no-cache-dir --only-binary :all: "$(ls /wheels/*.whl)[otel]" \
  && /opt/gogate/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim

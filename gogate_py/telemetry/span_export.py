@@ -90,12 +90,12 @@ class SpanExport:
                     self._news.wait(LINGER)
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 closing = self._close_by
+            if closing and monotonic() >= closing:
+                self._count("failed", len(batch) + len(self._queue))
+                break
             if batch:
                 self._send(batch)
             elif closing:
-                break
-            if closing and monotonic() >= closing:
-                self._count("failed", len(self._queue))
                 break
         if self._connection is not None:
             self._connection.close()

@@ -148,6 +148,11 @@ def test_the_files_of_the_image_make_a_wheel(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files", "gogate_py"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(tracked.stdout.split()) <= names
+    metadata = next(name for name in names if name.endswith("dist-info/METADATA"))
+    extras = re.findall(r"^Provides-Extra: (\w+)$", zipfile.ZipFile(wheel).read(metadata).decode(), re.MULTILINE)
+    wanted = re.findall(r'"\$\(ls /wheels/\*\.whl\)\[(\w+)\]"', dict(instructions())["RUN"])
+    assert wanted
+    assert set(wanted) <= set(extras)
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"gogate = gogate_py.cli:main" in zipfile.ZipFile(wheel).read(entry)
 
@@ -250,8 +255,11 @@ def test_images_are_pinned_and_services_known() -> None:
         assert set(service.get("depends_on", [])) <= SERVICES.keys()
     scrape = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())["scrape_configs"]
     targets = [target for job in scrape for one in job["static_configs"] for target in one["targets"]]
-    metrics = configuration("config-compose.yaml").server.metrics.listen_addr
-    assert targets == [f"gogate{metrics}"]
+    config = configuration("config-compose.yaml")
+    assert targets == [f"gogate{config.server.metrics.listen_addr}"]
+    assert config.tracing.enabled
+    host, _, port = config.tracing.endpoint.removeprefix("http://").partition(":")
+    assert port in {entry.split(":")[-1] for entry in SERVICES[host]["ports"]}
 
 
 def test_unknown_flags_and_commands_are_noticed() -> None:
