@@ -9,7 +9,8 @@ and means the same.
 
 How it is done:
 
-- One anchored expression with possessive repeats over the whole head. It cannot backtrack, so its time is linear.
+- One anchored expression with possessive repeats over the whole head. It cannot backtrack, so its time is linear
+  (possessive.py has the exception).
 - Names that need work are excluded by their first letter, with a look ahead for those that share it: no lower-cased
   copy of the head and no second pass.
 - A ``Connection`` line that says only keep-alive (nothing new in HTTP/1.1) or only close is very common: it may be
@@ -30,6 +31,7 @@ from typing import Final, NamedTuple
 
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.headers import MAX_NAME, VALUE
+from gogate_py.wire.possessive import MAYBE, PLUS, STAR
 from gogate_py.wire.target import MAX_HOST, NAME, PATH_CHARACTERS, PORT, QUERY_CHARACTERS
 from gogate_py.wire.trace_context import TRACEPARENT, TRACESTATE, UNSAMPLED_LINE
 
@@ -80,7 +82,7 @@ def _fields_except(
         either = re.escape(letter.upper()) + re.escape(letter)
         more = only.get(letter, b"") if only is not None else b""
         firsts.append(b"[%b](?!(?i:%b))%b" % (either, b"|".join(map(re.escape, rests)), more))
-    return b"(?:(?:%b)[A-Za-z0-9\\-]{0,%d}+%b%b*+\r\n)*+" % (b"|".join(firsts), MAX_NAME - 1, colon, VALUE)
+    return b"(?:(?:%b)[A-Za-z0-9\\-]{0,%d}+%b%b*+\r\n)%b" % (b"|".join(firsts), MAX_NAME - 1, colon, VALUE, STAR)
 
 
 def _octet(octet: int) -> bytes:
@@ -123,24 +125,27 @@ _RESPONSE_FIELDS: Final = _fields_except(
 # Segments that begin with neither "/" nor "." and a path without "%" and ";" need no normalising.
 _SEGMENT_START: Final = PATH_CHARACTERS.replace(b"$-;", rb"$&-\-0-:")
 _SEGMENT: Final = _SEGMENT_START + b"."
-_PATH: Final = b"/(?:[%b][%b]*+/?+)*+" % (_SEGMENT_START, _SEGMENT)
+_PATH: Final = b"/(?:[%b][%b]*+/?+)%b" % (_SEGMENT_START, _SEGMENT, STAR)
 
 # Says nothing in HTTP/1.1, and llhttp agrees.
 _KEEP_ALIVE: Final = rb"[Cc]onnection:[ \t]*+[Kk]eep-[Aa]live[ \t]*+\r\n"
 # Either of the two, in a group; close in another one.
 _CONNECTION: Final = rb"([Cc]onnection:[ \t]*+(?:[Kk]eep-[Aa]live|([Cc]lose))[ \t]*+\r\n)"
 _REQUEST_LINE: Final = rb"(%b) (%b)(\?[%b]*+)? HTTP/1\.1\r\n"
-_HOST: Final = rb"[Hh][Oo][Ss][Tt]:[ \t]*+(%b(?:%b)?+)[ \t]*+\r\n" % (NAME, PORT)
+_HOST: Final = rb"[Hh][Oo][Ss][Tt]:[ \t]*+(%b(?:%b)%b)[ \t]*+\r\n" % (NAME, PORT, MAYBE)
 # As forwarding would write it, but for its letters: no zero in front, no second blank.
 _LENGTH: Final = rb"[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,17}+)\r\n"
 # What may be cut from a response, as long as it is in one place: Node, for one, sends both of the first two in a row.
-_RESPONSE_CUT: Final = rb"(?:%b|[Kk]eep-[Aa]live:%b*+\r\n|(?i:x-request-id):%b*+\r\n)++" % (_KEEP_ALIVE, VALUE, VALUE)
+_RESPONSE_CUT: Final = rb"(?:%b|[Kk]eep-[Aa]live:%b*+\r\n|(?i:x-request-id):%b*+\r\n)%b" % (
+    _KEEP_ALIVE, VALUE, VALUE, PLUS)  # fmt: skip
 
 
 def make_fast_request(limits: HeadLimits) -> Callable[[bytes], FastRequest | None]:
     """Make fast_request for these limits. Costs milliseconds (a compilation): once per snapshot, not per connection."""
     line, fields = _request_line(FAST_METHODS, limits), _request_fields(limits)
-    match = re.compile(rb"%b%b%b%b(?:%b%b)?+\r\n" % (line, fields, _HOST, fields, _CONNECTION, fields)).fullmatch
+    match = re.compile(
+        rb"%b%b%b%b(?:%b%b)%b\r\n" % (line, fields, _HOST, fields, _CONNECTION, fields, MAYBE)
+    ).fullmatch
     largest, most_lines = _sizes(limits)
 
     def fast_request(data: bytes) -> FastRequest | None:
@@ -158,7 +163,7 @@ def make_fast_request(limits: HeadLimits) -> Callable[[bytes], FastRequest | Non
 def make_fast_body_request(limits: HeadLimits) -> Callable[[bytes], FastBodyRequest | None]:
     """Make fast_body_request for these limits; see make_fast_request."""
     line, fields = _request_line(FAST_BODY_METHODS, limits), _request_fields(limits)
-    connection = rb"(?:%b%b)?+" % (_CONNECTION, fields)
+    connection = rb"(?:%b%b)%b" % (_CONNECTION, fields, MAYBE)
     # Host and Content-Length in either order, with a Connection line in any of three places: which of the groups found
     # something says whether each was there once.
     either = rb"(?:%b|%b)%b" % (_HOST, _LENGTH, fields)
@@ -212,10 +217,10 @@ def _sizes(limits: HeadLimits) -> tuple[int, int]:
 
 def make_fast_response(limits: HeadLimits) -> Callable[[bytes], FastResponse | None]:
     """Make fast_response for these limits; see make_fast_request."""
+    cut = rb"(%b)%b%b" % (_RESPONSE_CUT, MAYBE, _RESPONSE_FIELDS)
     match = re.compile(
-        rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9])(?: %b*+)?+\r\n%b(%b)?+%b"
-        rb"[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n%b(%b)?+%b\r\n"
-        % (VALUE, _RESPONSE_FIELDS, _RESPONSE_CUT, _RESPONSE_FIELDS, _RESPONSE_FIELDS, _RESPONSE_CUT, _RESPONSE_FIELDS)
+        rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9])(?: %b*+)%b\r\n%b%b[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n%b%b\r\n"
+        % (VALUE, MAYBE, _RESPONSE_FIELDS, cut, _RESPONSE_FIELDS, cut)
     ).fullmatch
     largest = limits.response_head
     most_lines = limits.response_fields + 2

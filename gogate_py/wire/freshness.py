@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from gogate_py.wire.headers import TOKEN
+from gogate_py.wire.possessive import MAYBE, STAR
 
 #: RFC 9111 section 1.2.2: what a larger number of seconds is taken for.
 MAX_SECONDS: Final = 2**31
@@ -42,8 +43,8 @@ STATUSES: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 5
 HEURISTIC_STATUSES: Final = frozenset((200, 203, 204, 301, 308, 404, 410))
 
 _directive: Final = re.compile(
-    rb'[ \t,]*+(%b++)(?:=(?:(%b++)|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+)"))?+[ \t]*+(?:,|\Z)'
-    % (TOKEN, TOKEN)
+    rb'[ \t,]*+(%b++)(?:=(?:(%b++)|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])%b)"))%b[ \t]*+(?:,|\Z)'
+    % (TOKEN, TOKEN, STAR, MAYBE)
 ).match
 _blank: Final = re.compile(rb"[ \t,]*+").fullmatch
 _seconds: Final = re.compile(rb"[0-9]+").fullmatch

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gogate_py.errors import Failure, WireError
+from gogate_py.wire.possessive import STAR
 
 # SECURITY.md T4: 256 is longer than any name in use; CVE-2021-40346 was an overflow of a name's length.
 MAX_NAME: Final = 256
@@ -30,7 +31,7 @@ _delay: Final = re.compile(rb"[0-9]{1,9}").fullmatch
 is_token: Final = re.compile(TOKEN + rb"+").fullmatch
 # All field lines of a section with the empty line that ends it. Possessive: a bad line fails at once, never by
 # backtracking through the good ones.
-_section_is_clean: Final = re.compile(rb"(?:%b{1,%d}+:%b*+\r\n)*+\r\n" % (TOKEN, MAX_NAME, VALUE)).fullmatch
+_section_is_clean: Final = re.compile(rb"(?:%b{1,%d}+:%b*+\r\n)%b\r\n" % (TOKEN, MAX_NAME, VALUE, STAR)).fullmatch
 # Only run over a section that was found clean, where the first colon of a line ends the name.
 _split_lines: Final = re.compile(rb"([^:\r\n]+):([^\r\n]*)\r\n").findall
 

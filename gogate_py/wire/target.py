@@ -13,6 +13,7 @@ import re
 from typing import Final
 
 from gogate_py.errors import Failure, WireError
+from gogate_py.wire.possessive import STAR
 
 # Visible ASCII without # " < > \ ^ ` { }. None of these is legal in a URI (RFC 3986 appendix A; # starts a fragment,
 # which is never sent) and all have been used to hide a part of a target from one of two parsers (CVE-2023-45539).
@@ -40,7 +41,7 @@ _REFUSED: Final = frozenset((b"2F", b"5C", b"00"))
 # Stricter than RFC 3986's reg-name: no sub-delims, no escapes, no empty labels. 255 bytes is DNS's limit with room for
 # a short port; PORT ends at 65535.
 PORT: Final = rb":(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])(?![0-9])"
-NAME: Final = rb"[A-Za-z0-9_\-]++(?:\.[A-Za-z0-9_\-]++)*+\.?+"
+NAME: Final = rb"[A-Za-z0-9_\-]++(?:\.[A-Za-z0-9_\-]++)%b\.?+" % STAR
 MAX_HOST: Final = 255
 _host: Final = re.compile(rb"(?:%b|\[([0-9A-Fa-f:.]+)\])(?:%b)?" % (NAME, PORT)).fullmatch
 
