@@ -8,8 +8,7 @@ import time
 from typing import NamedTuple
 
 import psutil
-from loads import Cores
-from parts import cpu_ns, family, on_core, pss_kib, running
+from parts import cpu_ns, family, pss_kib, running
 from peers import Backends, Peer, answers, connections, prepared, started
 from tcp_server import message
 
@@ -71,12 +70,13 @@ def _open(port: int, listener: str) -> socket.socket:
     return sock
 
 
-def start_ms(peer: Peer, behind: Backends, cores: Cores) -> tuple[float, float]:
-    """→ milliseconds from the start of the process to the end of the first request through it; of CPU in these."""
-    with prepared(peer, behind) as (setup, command, environment), on_core(cores.load):
+def start_ms(peer: Peer, behind: Backends) -> tuple[float, float]:
+    """→ milliseconds from the start of the process to the end of the first request through it; of CPU in these. Every
+    core is everybody's, as where proxies are started."""
+    with prepared(peer, behind) as (setup, command, environment):
         began = time.perf_counter()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with running(command, cores.proxy, env=environment, **quiet) as process:
+        with running(command, env=environment, **quiet) as process:
             while not answers(setup.ports.http):
                 if process.poll() is not None or time.perf_counter() - began > 20.0:
                     raise ConnectionError(f"{peer.name} did not answer")

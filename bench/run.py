@@ -121,7 +121,7 @@ class Bench:
         times: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in able}
         for _ in range(self.pace.rounds):
             for peer in able:
-                times[peer.name].append(idle.start_ms(peer, self.behind, Cores.of_machine(1)))
+                times[peer.name].append(idle.start_ms(peer, self.behind))
         for place, key in enumerate(("start", "start-cpu")):
             figures = {name: statistics.median(one[place] for one in each) for name, each in times.items()}
             self.results.figures[key] = figures
