@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
+from doubles.http_plane import until
 
 from gogate_py.config.named_files import digest
 from gogate_py.process import file_watch
@@ -292,9 +293,8 @@ def test_swaps_leave_no_thread_and_no_descriptor(tmp_path: Path) -> None:
         threads, descriptors = held()
         for number in range(2, 13):
             await swap(number)
-        async with asyncio.timeout(10.0):  # a thread that was told to end takes its time
-            while held()[0] > threads or held()[1] > descriptors:
-                await asyncio.sleep(0.01)
+        # A thread that was told to end takes its time.
+        await until(lambda: held()[0] <= threads and held()[1] <= descriptors, "threads and descriptors of the old")
 
     run(file, body)
 
