@@ -70,13 +70,13 @@ def _open(port: int, listener: str) -> socket.socket:
     return sock
 
 
-def start_ms(peer: Peer, behind: Backends) -> tuple[float, float]:
-    """→ milliseconds from the start of the process to the end of the first request through it; of CPU in these. Every
-    core is everybody's, as where proxies are started."""
+def start_ms(peer: Peer, behind: Backends, cores: set[int]) -> tuple[float, float]:
+    """→ milliseconds from the start of the process to the end of the first request through it; of CPU in these.
+    ``cores``: those of the proxy."""
     with prepared(peer, behind) as (setup, command, environment):
         began = time.perf_counter()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with running(command, env=environment, **quiet) as process:
+        with running(command, cores, env=environment, **quiet) as process:
             while not answers(setup.ports.http):
                 if process.poll() is not None or time.perf_counter() - began > 20.0:
                     raise ConnectionError(f"{peer.name} did not answer")

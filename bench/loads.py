@@ -15,6 +15,8 @@ from peers import Proxy
 from rows import Row
 
 HERE = Path(__file__).parent
+#: The cores of the beginning: a part of the benchmark runs on the load's only.
+_USABLE = frozenset(os.sched_getaffinity(0))
 
 
 class Cores(NamedTuple):
@@ -26,7 +28,7 @@ class Cores(NamedTuple):
     @classmethod
     def of_machine(cls, workers: int) -> Cores:
         """One core each; with four and more a proxy of two workers has two, and the load has two."""
-        usable = sorted(os.sched_getaffinity(0))
+        usable = sorted(_USABLE)
         if len(usable) < 4:
             return cls({usable[0]}, {usable[-1]})
         return cls(set(usable[:workers]), set(usable[2:4]))
