@@ -96,7 +96,9 @@ def status(client: AdminClient, as_json: bool) -> None:
     if as_json:
         print_json({"stats": stats, "config": config, "backends": backends})
     else:
-        click.echo("\n".join([*_overview(stats, config), *_backends(backends), *_overrides(config["overrides"])]))
+        pools = [one["name"] for one in client.call("GET", "/topology")["pools"]]
+        shown = [*_overview(stats, config), *_pools(pools, backends), *_overrides(config["overrides"])]
+        click.echo("\n".join(shown))
     if not stats["ready"]:
         sys.exit(1)
 
@@ -121,15 +123,13 @@ def _overview(stats: dict[str, Any], config: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _backends(backends: list[dict[str, Any]]) -> list[str]:
+def _pools(pools: list[str], backends: list[dict[str, Any]]) -> list[str]:
     lines = []
-    pool = None
-    for one in backends:
-        if one["pool"] != pool:
-            pool = one["pool"]
-            mine = [other for other in backends if other["pool"] == pool]
-            lines.append(f"pool      {pool}: {sum(map(_takes_work, mine))} of {len(mine)} backends take work")
-        lines.append(f"          {backend_line(one)}")
+    for pool in pools:
+        mine = [one for one in backends if one["pool"] == pool]
+        takes = f"{sum(map(_takes_work, mine))} of {len(mine)} backends take work" if mine else "no backend is known"
+        lines.append(f"pool      {pool}: {takes}")
+        lines += [f"          {backend_line(one)}" for one in mine]
     return lines
 
 

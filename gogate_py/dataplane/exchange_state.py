@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.live_backend import LiveBackend
     from gogate_py.dataplane.live_pool import LivePool
     from gogate_py.dataplane.live_route import LiveRoute
+    from gogate_py.dataplane.tracing import TraceContext
     from gogate_py.dataplane.upstream import Upstream
     from gogate_py.dataplane.upstream_connections import UpstreamConnections
     from gogate_py.middleware.response_cache import Recording
@@ -51,6 +52,7 @@ class ExchangeState:
     checked: RequestHead | None = None
     backend_lines = b""
     trace_line = b""  # of a trace that is not sampled, while the head is forwarded as a slice
+    trace: TraceContext | None = None  # where it is sampled
     query = b""
     minor = 1
     scheme = b"http"

@@ -5,6 +5,7 @@ It is asked by GET, without a body, about
     X-Forwarded-Method, -Proto, -Host, -For      what was asked, of whom, by whom
     X-Forwarded-Uri                              path and query as they are matched: canonical, not yet rewritten
     X-Request-ID
+    traceparent, tracestate                      where the request's trace is sampled: below our span of it
     the fields of the request                    those named by requestHeaders, as the client sent them; by default all
 
 Never shown: hop-by-hop and framing fields, what the client claims about forwarding, identity fields. By default neither
@@ -113,6 +114,11 @@ class ForwardAuthStage:
             fields.append((b"X-Forwarded-For", request.client.encode()))
         if request.request_id:
             fields.append((b"X-Request-ID", request.request_id))
+        assert isinstance(request, ExchangeState)
+        if request.trace is not None:
+            for line in request.trace.lines(request.trace.span_id).splitlines():
+                name, _, value = line.partition(b": ")
+                fields.append((name, value))
         shown = self._shown
         for field in _fields_of(request):
             lower = field[0].lower()
@@ -123,10 +129,9 @@ class ForwardAuthStage:
         return fields
 
 
-def _fields_of(request: RequestView) -> Iterable[tuple[bytes, bytes]]:
+def _fields_of(request: ExchangeState) -> Iterable[tuple[bytes, bytes]]:
     """Every field line of a request as it came: joined lines (two Cookie fields) could mean something else to the
     service than to the backend."""
-    assert isinstance(request, ExchangeState)
     if request.checked is not None:
         return request.checked.fields
     head = request.raw_head  # found clean as a whole

@@ -29,12 +29,13 @@ def backend() -> Iterator[HttpBackend]:
 
 @pytest.fixture(scope="module")
 def one(backend: HttpBackend) -> Iterator[Reloading]:
-    """A gateway with two pools over one backend, the second of which takes registrations."""
+    """A gateway with two pools over one backend, the second of which takes registrations; a third waits for some."""
     settings = {
         "server": {"httpListenAddr": ANY, "admin": {"listenAddr": ANY, "token": TOKEN}},
         "pools": {"web": {"backends": [{"addr": backend.address, "weight": 3}]},
-                  "api": {"backends": [backend.address], "service": "api"}},
-        "routes": [{"name": "web", "pool": "web"}, {"name": "api", "match": {"pathPrefix": "/api"}, "pool": "api"}],
+                  "api": {"backends": [backend.address], "service": "api"}, "later": {"service": "later"}},
+        "routes": [{"name": "web", "pool": "web"}, {"name": "api", "match": {"pathPrefix": "/api"}, "pool": "api"},
+                   {"name": "later", "match": {"pathPrefix": "/later"}, "pool": "later"}],
     }  # fmt: skip
     with reloading(settings) as found:
         yield found
@@ -186,6 +187,7 @@ class TestStatus:
         assert lines[2].startswith("workers   0 serving (pid ")
         assert "pool      web: 1 of 1 backends take work" in lines
         assert f"          {backend.address}: up, weight 9 instead of 3, 0 active" in lines
+        assert "pool      later: no backend is known" in lines
         assert any(line.startswith(f"override  weight of {backend.address} in pool web is 9 since") for line in lines)
         one.gateway.admin_json("DELETE", f"/backends/{backend.address}/weight?pool=web")
 

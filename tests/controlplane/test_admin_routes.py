@@ -142,6 +142,25 @@ class TestBackends:
         assert answer.status == 404
         assert "pool db" in answer.json["detail"]
 
+    @pytest.mark.parametrize(("method", "path", "known"), [
+        ("POST", "/backends/127.0.0.1:9001/drain?pol=api", "Did you mean pool? It takes pool, deadline."),
+        ("POST", "/backends/127.0.0.1:9001/undrain?pol=api", "Did you mean pool? It takes pool."),
+        ("DELETE", "/backends/127.0.0.1:9001/weight?pol=api", "Did you mean pool? It takes pool."),
+        ("GET", "/connections?pol=api", "Did you mean pool?"),
+        ("GET", "/v1/services?pol=api", "It takes name, tag, state, wait, index."),
+    ])  # fmt: skip
+    def test_a_misspelt_parameter_is_refused(self, pools: AdminHarness, method: str, path: str, known: str) -> None:
+        """It would be another request without it: a drain in every pool. Nothing is done."""
+        answer = pools.ask(method, path)
+        assert (answer.status, answer.json["field"]) == (400, "pol")
+        assert answer.json["detail"].startswith("There is no parameter pol here.")
+        assert known in answer.json["detail"]
+        assert not any(one["draining"] for one in pools.ask("GET", "/backends").json["backends"])
+
+    def test_what_takes_no_parameter_does_not_look_at_them(self, pools: AdminHarness) -> None:
+        """Probes and scrapers add some of their own."""
+        assert [pools.ask("GET", f"{path}?x=1").status for path in ("/health", "/ready", "/metrics")] == [200] * 3
+
     def test_a_registration_is_drained_by_its_id(self, api: AdminHarness) -> None:
         """A registered backend's id is its registration's."""
         api.ask("POST", "/v1/services", GOOD)

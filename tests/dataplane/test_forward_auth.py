@@ -21,6 +21,7 @@ from gogate_py.dataplane import forward_auth_client
 from gogate_py.dataplane.exchange_state import ExchangeState
 from gogate_py.dataplane.forward_auth import ForwardAuthStage
 from gogate_py.dataplane.forward_auth_client import MAX_AT_ONCE, MAX_BODY, MAX_HEAD, AskError, ServiceClient
+from gogate_py.dataplane.tracing import TraceContext
 from gogate_py.errors import Failure
 from gogate_py.middleware.chain import Answer, Outcome, Refusal
 from gogate_py.snapshot import ForwardAuth
@@ -134,6 +135,16 @@ def decided(reply: Reply, asked: ExchangeState | None = None, **options: Any) ->
             return outcome, service
 
     return asyncio.run(run())
+
+
+def test_the_service_is_in_the_trace_of_the_request() -> None:
+    """Where that is sampled: the service's own spans are below ours of the request."""
+    asked = request()
+    asked.trace = TraceContext(b"1" * 32, b"2" * 16, b"3" * 16, True, b"a=1")
+    fields = decided(says(PASS), asked)[1].fields()
+    assert [value for name, value in fields if name == "traceparent"] == [f"00-{'1' * 32}-{'3' * 16}-01"]
+    assert [value for name, value in fields if name == "tracestate"] == ["a=1"]
+    assert not {"traceparent", "tracestate"} & dict(decided(says(PASS))[1].fields()).keys()
 
 
 def refused(outcome: Outcome, word: str) -> str:

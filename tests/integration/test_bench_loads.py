@@ -151,3 +151,17 @@ def test_a_proxy_of_two_workers_leaves_no_process() -> None:
     for process in left:
         process.kill()
     assert left == []
+
+
+def test_a_proxy_never_shares_the_core_of_its_load() -> None:
+    """Also where that is asked from a part of the benchmark that runs on the load's core."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("cores: there is only one")
+    script = """if True:
+        from loads import Cores
+        from parts import on_core
+        with on_core(Cores.of_machine(1).load):
+            cores = Cores.of_machine(1)
+            assert cores.proxy and cores.load and not cores.proxy & cores.load, cores
+    """
+    subprocess.run([sys.executable, "-c", script], cwd=BENCH, check=True)
