@@ -409,6 +409,7 @@ class Tracing(Struct, frozen=True, array_like=True):
     """Traces of OpenTelemetry; where they go is the supervisor's business."""
 
     sample: float  # share of the requests without a parent
+    trusted_only: bool = False  # only a trusted proxy's traceparent is a parent
 
 
 class Snapshot(Struct, frozen=True, array_like=True):

@@ -169,6 +169,7 @@ def compile_snapshot(
     identity = {name.lower() for name in server.identity_headers} | set(identity_fields(http_routes))
     # On every listener: a backend cannot tell by which one a request came.
     identity |= {one.tls.subject_header.lower() for one in listeners if one.tls is not None and one.tls.subject_header}
+    traces = config.tracing
     return Snapshot(
         generation=generation,
         listeners=listeners,
@@ -190,7 +191,7 @@ def compile_snapshot(
             server.path_policy == "escaped_slashes",
             tuple(name.lower() for name in server.forward_trailers),
         ),
-        tracing=Tracing(config.tracing.sample) if config.tracing.enabled else None,
+        tracing=Tracing(traces.sample, traces.parents == "trusted") if traces.enabled else None,
         decisions=Decisions(server.trace.allow_cidrs, server.trace.keep, server.trace.slow, server.trace.sample),
     )
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 KEPT_A_SECOND: Final = 20
 END_OF_HEAD: Final = b"\r\n\r\n"
+#: Instead of it, where a clean head is to be written anew: whether its trace is sampled is decided, or not yet.
+SAMPLED: Final = b"sampled"
+UNDECIDED: Final = b"undecided"
 
 
 class Decisions:
@@ -78,23 +81,28 @@ class Decisions:
         return WatchedExchange(self._site, downstream) if self._timers else Exchange(self._site, downstream)
 
     def of_clean_head(self, downstream: Downstream, head: bytes) -> tuple[Exchange | None, bytes]:
-        """The exchange of a head that is forwarded as a slice, and what ends the head for the backend; None when its
-        trace is sampled."""
+        """The exchange of a head that is forwarded as a slice, and what ends the head for the backend. None, and
+        SAMPLED or UNDECIDED, when it is not to go as it is."""
         tracer = self.tracer
         if tracer is None:
             return self.exchange(downstream), END_OF_HEAD
         # A clean head with a traceparent has one that goes on as it is (wire.fast_head).
         if HAS_PARENT in head:
+            if not tracer.believes(downstream.trusted):
+                return None, UNDECIDED
             return self.exchange(downstream), END_OF_HEAD
         if self._random.random() < tracer.sample:
-            return None, b""
+            return None, SAMPLED
         exchange = self.exchange(downstream)
         exchange.trace_line = line = tracer.unsampled()
         return exchange, b"\r\n" + line + b"\r\n"
 
-    def trace_of(self, head: RequestHead, *, sampled: bool) -> TraceContext | None:
+    def trace_of(self, downstream: Downstream, head: RequestHead, *, sampled: bool) -> TraceContext | None:
         """The trace of a checked head; None where traces are off."""
-        return self.tracer.of_checked_head(head, sampled) if self.tracer is not None else None
+        tracer = self.tracer
+        if tracer is None:
+            return None
+        return tracer.of_checked_head(head, believed=tracer.believes(downstream.trusted), sampled=sampled)
 
     def may_ask(self, downstream: Downstream, head: RequestHead, client: str) -> bool:
         """Whether a request may ask to be recorded."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gogate_py.clock import monotonic
 from gogate_py.dataplane.decision import WatchedExchange
-from gogate_py.dataplane.decisions import END_OF_HEAD
+from gogate_py.dataplane.decisions import END_OF_HEAD, SAMPLED
 from gogate_py.dataplane.exchange import Exchange
 from gogate_py.wire.fast_head import FastBodyRequest
 from gogate_py.wire.forwarding import client_address, forwarded_lines
@@ -31,7 +31,7 @@ def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -
     else:
         watched, behind = site.watcher.of_clean_head(downstream, data)
         if watched is None:
-            return _traced(downstream, data)
+            return _anew(downstream, data, behind)
         exchange = watched
     exchange.method, exchange.path, query, host, cut, _ = found.groups()
     if query is not None:
@@ -62,7 +62,7 @@ def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyReque
     else:
         watched, behind = site.watcher.of_clean_head(downstream, head)
         if watched is None:
-            return _traced(downstream, head)
+            return _anew(downstream, head, behind)
         exchange = watched
     exchange.method, exchange.path, exchange.query, exchange.host, exchange.body_left, _, start, end = found
     exchange.body_open = True
@@ -79,9 +79,10 @@ def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyReque
     return exchange
 
 
-def _traced(downstream: Downstream, head: bytes) -> Exchange:
-    """The exchange of a clean head with a trace that is sampled: it is written anew for each try."""
-    return checked_exchange(downstream, check_request_head(head, downstream.site.limits), head, sampled=True)
+def _anew(downstream: Downstream, head: bytes, why: bytes) -> Exchange:
+    """The exchange of a clean head whose trace is sampled, and so is written anew for each try, or replaced."""
+    checked = check_request_head(head, downstream.site.limits)
+    return checked_exchange(downstream, checked, head, sampled=why is SAMPLED)
 
 
 def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
@@ -99,7 +100,7 @@ def checked_exchange(
     site = downstream.site
     has_body = head.chunked or head.content_length > 0
     client = _client_of(downstream, head)
-    trace = site.watcher.trace_of(head, sampled=sampled) if site.watcher is not None else None
+    trace = site.watcher.trace_of(downstream, head, sampled=sampled) if site.watcher is not None else None
     exchange = _exchange(downstream, head, client, trace)
     exchange.method = head.method
     exchange.path = head.path

@@ -5,6 +5,8 @@
     valid, not sampled              that one                   no               as it came
     none, or not valid              a new one                  by chance        ours; a tracestate is dropped
 
+With ``trusted_only`` only a trusted proxy's is the request's; anybody else's is as if it were not valid.
+
 A sampled request is a watched one (decision.py): its spans are made of its timeline when it is over, and leave with the
 next tick. Everything that is not sampled stays on the fast road: a line is added, and no id needs to be random there.
 """
@@ -57,6 +59,7 @@ class Tracer:
         self._random = random
         self._outbox = outbox
         self.sample = 0.0
+        self._trusted_only = False
         self._spans: list[Span] = []
         self._prefix = os.urandom(8).hex().encode()
         self._unsampled = 0
@@ -65,6 +68,7 @@ class Tracer:
     def apply(self, rules: snapshot.Tracing) -> None:
         """Take over a snapshot's rules."""
         self.sample = rules.sample
+        self._trusted_only = rules.trusted_only
 
     def span_id(self) -> bytes:
         """A new one."""
@@ -80,8 +84,13 @@ class Tracer:
         self._unsampled = number = self._unsampled + 1
         return b"traceparent: 00-%b%016x-%016x-00\r\n" % (self._prefix, number, number)
 
-    def of_checked_head(self, head: RequestHead, sampled: bool) -> TraceContext:
-        """Of a checked head, from which its fields are taken. ``sampled``: that was decided already."""
+    def believes(self, trusted: bool) -> bool:
+        """Whether a traceparent that comes by a connection of a trusted proxy, or of another client, counts."""
+        return trusted or not self._trusted_only
+
+    def of_checked_head(self, head: RequestHead, *, believed: bool, sampled: bool) -> TraceContext:
+        """Of a checked head, from which its fields are taken. ``believed``: a traceparent counts; ``sampled``: that was
+        decided already."""
         parents: list[bytes] = []
         states: list[bytes] = []
         kept = []
@@ -94,7 +103,7 @@ class Tracer:
             else:
                 kept.append(field)
         head.fields = kept
-        parent = parse_parent(parents)
+        parent = parse_parent(parents) if believed else None
         if parent is None:
             return self._root(sampled or self._random.random() < self.sample)
         # One that is not sampled has no span here: who called us is who calls the backend.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gogate_py.config.loader import load_text
 from gogate_py.config.schema import Config
 from gogate_py.controlplane.compiler import Member, compile_snapshot, listener_addresses, members
@@ -19,6 +21,7 @@ from gogate_py.snapshot import (
     Snapshot,
     TcpPool,
     TcpRoute,
+    Tracing,
 )
 
 SHORT = """
@@ -209,3 +212,14 @@ def test_a_snapshot_survives_the_channel() -> None:
     for text in (SHORT, LONG):
         snapshot = compiled(text, instance("api", "[::1]:80", "v1"))
         assert decode_down(encode(Configure(snapshot))) == Configure(snapshot)
+
+
+@pytest.mark.parametrize(("settings", "expected"), [
+    ("{enabled: false, parents: trusted}", None),
+    ("{enabled: true, sample: 0.5}", Tracing(0.5)),
+    ("{enabled: true, sample: 25%, parents: trusted}", Tracing(0.25, trusted_only=True)),
+])  # fmt: skip
+def test_traces(settings: str, expected: Tracing | None) -> None:
+    """What workers know of them: nothing of collectors."""
+    server = "server: {httpListenAddr: ':0', backends: ['127.0.0.1:9001']}"
+    assert compiled(f"{server}\ntracing: {settings}\n").tracing == expected

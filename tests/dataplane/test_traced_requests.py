@@ -23,9 +23,10 @@ class Bed(HttpPlane):
 
     sample = 0.0
     on = True
+    trusted_only = False
 
     def snapshot(self) -> Snapshot:
-        tracing = Tracing(self.sample) if self.on else None
+        tracing = Tracing(self.sample, self.trusted_only) if self.on else None
         return msgspec.structs.replace(super().snapshot(), tracing=tracing, decisions=Decisions(keep=50))
 
     def spans(self) -> list[Span]:
@@ -246,5 +247,52 @@ def test_a_supervisor_that_is_behind() -> None:
             bed.site.decisions.flush()
             counters = bed.plane._report.collect().counters
             assert ("gogate_trace_spans_total", ("worker_backlog",), 6) in counters
+
+    run(main())
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["anybody", "trusted proxy"])
+@pytest.mark.parametrize("parent", [SAMPLED, UNSAMPLED])
+@pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 0\r\n",
+                                  "GET / HTTP/1.1\r\nX-Forwarded-Proto: x\r\n"])  # fmt: skip
+def test_only_trusted_proxies_decide_where_that_is_asked_for(head: str, parent: str, trusted: bool) -> None:
+    """Anybody else's traceparent and tracestate are replaced by a new trace, which is sampled by chance."""
+
+    async def main() -> None:
+        backend = StubUpstream()
+        bed = bed_of(backend, trusted=("127.0.0.0/8",) if trusted else ())
+        bed.trusted_only = True
+        async with bed:
+            client = await bed.client()
+            await client.send(f"{head}Host: a.test\r\ntraceparent: {parent}\r\ntracestate: a=1\r\n\r\n".encode())
+            assert (await client.response()).status == 200
+            found = OURS(sent(backend) or "")
+            assert found is not None
+            if trusted:
+                assert (found[1], found[3]) == (TRACE, parent[-1])
+                assert bool(bed.spans()) is (parent is SAMPLED)
+                assert field(backend.received, "tracestate") == "a=1"
+            else:
+                assert (found[1] != TRACE, found[3]) == (True, "0")
+                assert bed.spans() == []
+                assert field(backend.received, "tracestate") is None
+
+    run(main())
+
+
+def test_an_untrusted_parent_is_replaced_by_a_trace_that_may_be_sampled() -> None:
+    """Whatever the client said; also where it would have gone on as it came."""
+
+    async def main() -> None:
+        backend = StubUpstream()
+        bed = bed_of(backend, sample=1.0)
+        bed.trusted_only = True
+        async with bed:
+            client = await bed.client()
+            await client.send(f"GET / HTTP/1.1\r\nHost: a.test\r\ntraceparent: {UNSAMPLED}\r\n\r\n".encode())
+            assert (await client.response()).status == 200
+            server, call = bed.spans()
+            assert (server.parent_id, server.trace_id != TRACE.encode()) == (b"", True)
+            assert sent(backend) == f"00-{server.trace_id.decode()}-{call.span_id.decode()}-01"
 
     run(main())
