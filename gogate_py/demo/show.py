@@ -28,7 +28,7 @@ gogate is running with three backends that registered themselves. Ctrl-C ends ev
 
   HTTP    {f"http://{HOST}:{ports.http}":24}pool web: web-1 and web-2
   TCP     {f"{HOST}:{ports.tcp}":24}pool echo: echo-1
-  Admin   {admin:24}/backends  /connections  /stats  /metrics  /v1/services
+  Admin   {admin:24}the dashboard, in a browser; /backends  /stats  /metrics  /v1/services
   Config  {config_path}
 
 Try in another terminal:

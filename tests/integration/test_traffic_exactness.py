@@ -43,6 +43,7 @@ class Asking:
 
     def __init__(self, client: Client, method: str = "GET", body: bytes = b"", **fields: str) -> None:
         self.answer: Answer | None = None
+        self.client = client
         self._thread = threading.Thread(target=self._ask, args=(client, method, body, fields))
         self._thread.start()
 
@@ -484,8 +485,15 @@ def test_half_open_lets_just_so_many_through(backend: HttpBackend, workers: int)
         thread.start()
         wait_for(lambda: backend.requests == before + 1, what="the first trial")
         asking = [Asking(client) for client in clients[1:]]
-        wait_for(lambda: sum(one.answer is not None for one in asking) == len(asking) - 2, what="the refusals")
-        assert backend.requests == before + 3
+
+        def all_trials_run() -> bool:
+            """Who finds the breaker's lock busy is refused as well: then somebody has to ask again."""
+            under_way = [one.client for one in asking if one.answer is None]
+            if len(under_way) < 2:
+                asking.append(Asking(next(client for client in clients[1:] if client not in under_way)))
+            return len(under_way) == 2 and backend.requests == before + 3
+
+        wait_for(all_trials_run, what="the refusals")
         assert shown(gateway)["breaker"] == "half_open"
         backend.release()
         thread.join()
