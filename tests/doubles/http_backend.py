@@ -72,9 +72,11 @@ class HttpBackend:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for transport in list(self._clients):
-            transport.abort()
-        await asyncio.sleep(0)
+        # Who was just accepted becomes a client in the next turns of the loop.
+        for _ in range(5):
+            for transport in list(self._clients):
+                transport.abort()
+            await asyncio.sleep(0)
 
     def __enter__(self) -> HttpBackend:
         self._thread.start()
