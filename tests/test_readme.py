@@ -51,3 +51,12 @@ def test_the_demo_says_what_the_first_screen_shows() -> None:
     lines = [line for line in shown[1].splitlines() if line]
     assert len(lines) == 4
     assert set(lines) <= set(said)
+
+
+def test_what_is_said_of_speed_is_in_the_table() -> None:
+    """The figures are those of the last table of docs/performance.md."""
+    table = (ROOT / "docs" / "performance.md").read_text()
+    for peer, name in (("envoy", "Envoy"), ("nginx", "nginx")):
+        measured = re.search(rf"^\| small GET, 64 clients \| [^|]* {peer} \| ([0-9.]+)x {peer} \|", table, re.MULTILINE)
+        assert measured is not None
+        assert re.search(rf"\b{re.escape(measured[1])}\s+times {name}'s", README)

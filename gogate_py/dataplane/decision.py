@@ -17,7 +17,6 @@ from gogate_py.dataplane.exchange import Exchange
 from gogate_py.errors import Failure
 from gogate_py.messages import Timers, Try
 from gogate_py.middleware.chain import Outcome
-from gogate_py.snapshot import ApiKeyAuth
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.downstream import Downstream
@@ -152,11 +151,6 @@ class WatchedExchange(Exchange):
             chosen = self.checked is not None and self.checked.request_id
             self.record_id = self.site.request_id() if chosen else self.request_id
         return self.record_id
-
-    def secret_parameters(self) -> tuple[str, ...]:
-        """The query parameter that its route takes API keys from."""
-        auth = self.route.spec.auth if self.route is not None else None
-        return (auth.query,) if isinstance(auth, ApiKeyAuth) and auth.query else ()
 
     # --- the way down
 

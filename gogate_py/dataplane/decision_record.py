@@ -29,7 +29,7 @@ def record_of(exchange: ExchangeEnd, kept: str, now: float) -> RequestRecord:
     route, pool, listener = exchange.route, exchange.pool, exchange.downstream.listener
     watched = exchange if isinstance(exchange, WatchedExchange) else None
     tries = _tries(exchange, watched)
-    secret_field, secret_parameter = _key_names(route)
+    secret_field, secret_parameter = key_names(route)
     backend = exchange.backend.address if exchange.backend is not None else exchange.last_backend
     return RequestRecord(
         RequestSummary(
@@ -74,12 +74,12 @@ def _section(head: bytes) -> bytes:
     return head[head.find(b"\r\n") + 2 :]
 
 
-def _key_names(route: LiveRoute | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def key_names(route: LiveRoute | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The field and the query parameter that a route takes API keys from."""
     auth = route.spec.auth if route is not None else None
     if not isinstance(auth, ApiKeyAuth):
         return (), ()
-    return (auth.header,), (auth.query,)
+    return (auth.header,) if auth.header else (), (auth.query,) if auth.query else ()
 
 
 def _tries(exchange: ExchangeEnd, watched: WatchedExchange | None) -> list[Try]:

@@ -128,7 +128,7 @@ class Decisions:
         if exchange.kept and self._records.maxlen:
             self._records.append(record_of(exchange, exchange.kept, now))
         trace = exchange.trace
-        if trace is not None and trace.sampled and self.tracer is not None:
+        if trace is not None and self.tracer is not None:
             self.tracer.add(spans_of(exchange, trace, now))
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gogate_py.clock import monotonic, wall
+from gogate_py.dataplane.decision_record import key_names
 from gogate_py.messages import Attribute, Span
 from gogate_py.telemetry import redaction
 from gogate_py.telemetry.access_line import MAX_FIELD
@@ -26,7 +27,7 @@ def spans_of(exchange: WatchedExchange, trace: TraceContext, now: float) -> list
     offset = wall() - monotonic()
     method = exchange.method.decode("latin-1")
     path = exchange.path[:MAX_FIELD].decode("latin-1")
-    query = redaction.query(exchange.query.decode("latin-1"), exchange.secret_parameters())
+    query = redaction.query(exchange.query.decode("latin-1"), key_names(exchange.route)[1])
     found = [_server(exchange, trace, now, offset, (method, path, query))]
     found += [_client(exchange, trace, one, offset, (method, path, query)) for one in exchange.timeline.tries]
     return found

@@ -60,12 +60,13 @@ class Upgrading(Gateway):
         """The gateway that serves."""
         return next(pid for pid in reversed(self.line) if not gone(pid))
 
-    def upgrade(self, *, until_gone: bool = True) -> int:
-        """Upgrade the newest gateway; → the pid of the new one, when it serves, and when the old one is gone."""
+    def upgrade(self, *, until_gone: bool = True, limit: float = 30.0) -> int:
+        """Upgrade the newest gateway; → the pid of the new one, when it serves (within ``limit`` seconds), and when the
+        old one is gone."""
         old = self.newest
         count = len(self.line)
         self.begin_upgrade()
-        wait_for(lambda: len(self.line) > count, 30.0, lambda: f"the new gateway: {self.log[-9:]} {self.broken}")
+        wait_for(lambda: len(self.line) > count, limit, lambda: f"the new gateway: {self.log[-9:]} {self.broken}")
         new = self.line[-1]
         wait_for(lambda: any(one["old_pid"] == old for one in self.logged(SERVES)), what="the change")
         self.wait_ready()

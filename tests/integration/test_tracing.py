@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,11 +123,26 @@ def test_a_reload_switches_traces() -> None:
         assert {one.trace_id for one in (*first.spans, *second.spans)} == {TRACE}
 
 
+def test_only_trusted_proxies_decide() -> None:
+    """parents: trusted: a client's traceparent is replaced; that of a trusted proxy counts, after a reload."""
+    with HttpBackend() as backend, OtlpCollector() as collector:
+        text = config(backend.address, collector.endpoint).replace("sample: 1,", "sample: 0, parents: trusted,")
+        with Gateway(text) as gateway:
+            sent = {"traceparent": f"00-{TRACE}-{SPAN}-01", "Connection": "close"}
+            assert gateway.get("/", **sent)[0] == 200
+            seen = backend.heads[-1].decode()
+            assert "\r\ntraceparent: 00-" in seen
+            assert TRACE not in seen
+            gateway.config_path.write_text(text.replace("server:", "server:\n  trustedProxies: [127.0.0.0/8]"))
+            assert gateway.admin_request("POST", "/reload")[0] == 200
+            assert gateway.get("/", **sent)[0] == 200
+            assert f"\r\ntraceparent: 00-{TRACE}-" in backend.heads[-1].decode()
+            assert whole(collector, TRACE)
+            assert {one.trace_id for one in collector.spans} == {TRACE}
+
+
 def test_without_the_extra(tmp_path: Path) -> None:
     """tracing.enabled without opentelemetry-proto is a mistake of the configuration, with its place."""
-    import subprocess
-    import sys
-
     (tmp_path / "config.yaml").write_text(config("127.0.0.1:9", "http://localhost:4318"))
     program = (
         "import sys\n"

@@ -328,16 +328,10 @@ def test_a_program_that_does_not_start(kind: str, backend: HttpBackend) -> None:
         assert gateway.admin_request("PUT", "/v1/services/before/heartbeat")[0] == 204
         gateway.admin_json("POST", "/v1/services", {"id": "after", **body})
         gateway.edit(name, after, before)
-        if kind == "stuck worker":  # it has workers, which are there for some seconds more
-            gateway.begin_upgrade()
-            wait_for(lambda: gateway.logged("upgrade waits for the end of the failed one's workers"))
-            wait_for(lambda: len(gateway.line) == 2, 60.0, lambda: f"the upgrade that waited: {gateway.log[-5:]}")
-            wait_for(lambda: gone(gateway.process.pid), 20.0, "the end of the old one")
-            gateway.wait_ready()
-        else:
-            wait_for(lambda: no_stranger(gateway), 45.0, "the workers of the failed one to be gone")
-            gateway.upgrade()
-        assert gateway.newest != gateway.process.pid
+        assert gateway.upgrade(limit=60.0) != gateway.process.pid
+        wait_for(lambda: no_stranger(gateway), what="the end of what the failed one had started")
+        if kind == "stuck worker":  # it had workers, which were there for some seconds more
+            assert gateway.logged("upgrade waits for the end of the failed one's workers")
         assert {one["id"] for one in gateway.admin_json("GET", "/v1/services")["services"]} == {"before", "after"}
         gateway.end()
 
@@ -354,7 +348,7 @@ def failed(gateway: Upgrading, reason: str) -> None:
 
 def no_stranger(gateway: Upgrading) -> bool:
     """Whether only the gateway's own processes run the program."""
-    ours = {gateway.process.pid, *(one.pid for one in psutil.Process(gateway.process.pid).children(recursive=True))}
+    ours = {gateway.newest, *(one.pid for one in psutil.Process(gateway.newest).children(recursive=True))}
     for process in psutil.process_iter():
         try:
             if process.pid not in ours and process.environ().get("PYTHONPATH", "").startswith(str(gateway.folder)):
