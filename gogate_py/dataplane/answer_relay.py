@@ -46,12 +46,19 @@ class AnswerRelay(ExchangeState):
         return self.route is None or (self.route.plain_answers and not self.new_cookie)
 
     def _answered_at_first(self) -> None:
-        """The answer's head is here: what a try is timed by ends, and the balancer may learn how long it took."""
+        """The answer's head is here: what a try is timed by ends, and the balancer may learn how long it took. A status
+        that is a failure is told before the client sees it: what comes after this answer, in whatever worker, finds it
+        counted, also when this worker is killed in the next moment."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         backend = self.backend
-        if backend is not None and backend.latency is not None:
+        if backend is None:
+            return
+        if self.status > 399 and backend.fails_with(self.status):
+            self._failure_told = True
+            backend.record_status(self.status, self._trial)
+        if backend.latency is not None:
             now = monotonic()
             if self.status < 500 and self.status != 429:
                 backend.latency.observe(now - self._begun_at, now)
@@ -63,7 +70,7 @@ class AnswerRelay(ExchangeState):
         changed."""
         self.status = status
         self.head_out = True
-        if self._timed:
+        if self._timed or status > 399:
             self._answered_at_first()
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
@@ -124,7 +131,7 @@ class AnswerRelay(ExchangeState):
                 self.event_stream = True  # silence is normal there
         downstream = self.downstream
         downstream.keep_alive = not close
-        if self._timed:
+        if self._timed or head.status > 399:
             self._answered_at_first()
         if not self.fast_answers():
             self._edited(head, body)

@@ -54,7 +54,7 @@ class ExchangeEnd(AnswerRelay):
             backend.requests_failed += 1
             if status:
                 backend.record_status(status, self._trial)
-            else:
+            elif not self._failure_told:
                 backend.record(False, self._trial)
             if backend.latency is not None:
                 now = monotonic()
@@ -181,7 +181,7 @@ class ExchangeEnd(AnswerRelay):
             backend.requests_ok += 1
         else:
             backend.requests_failed += 1
-        if backend.breaker is not None or backend.outlier is not None:
+        if (backend.breaker is not None or backend.outlier is not None) and not self._failure_told:
             backend.record_status(self.status, self._trial)
         self._let_go(backend)
         if keep:

@@ -237,6 +237,35 @@ def test_truncated_body(framing: str, reset: bool) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 5", b"Content-Length: 5\r\nServer:", b"Transfer-Encoding: chunked"]
+)
+def test_a_status_that_is_a_failure_counts_with_its_head(framing: bytes) -> None:
+    """Whoever has seen the fifth 500 finds the breaker open, in any worker. It counts once, also when the body then
+    breaks off."""
+
+    async def main() -> None:
+        said = asyncio.Event()
+
+        async def play(talk: Talk) -> None:
+            await talk.request()
+            await talk.send(b"HTTP/1.1 500 No\r\n" + framing + b"\r\n\r\n")
+            await said.wait()
+            talk.close()
+
+        async with HttpPlane(StubUpstream(play), breaker=Breaker(3, 1, 1, 30.0)) as bed:
+            client = await bed.client()
+            await client.send(GET)
+            assert (await client.head()).startswith(b"HTTP/1.1 500 ")
+            assert bed.live().breaker.describe().failures == 1
+            said.set()
+            await client.ends()
+            await bed.logged(1)
+            assert bed.live().breaker.describe().failures == 1
+
+    run(main())
+
+
 def test_truncated_close_delimited_answer_is_reset() -> None:
     """Where FIN would be the end of the answer, a truncated one ends in RST."""
 
