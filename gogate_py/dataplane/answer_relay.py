@@ -46,31 +46,24 @@ class AnswerRelay(ExchangeState):
         return self.route is None or (self.route.plain_answers and not self.new_cookie)
 
     def _answered_at_first(self) -> None:
-        """The answer's head is here: what a try is timed by ends, and the balancer may learn how long it took. A status
-        that is a failure is told before the client sees it: what comes after this answer, in whatever worker, finds it
-        counted, also when this worker is killed in the next moment."""
+        """The answer's head is here: what a try is timed by ends, and the balancer may learn how long it took."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         backend = self.backend
-        if backend is None:
-            return
-        if self.status > 399 and backend.fails_with(self.status):
-            self._failure_told = True
-            backend.record_status(self.status, self._trial)
-        if backend.latency is not None:
+        if backend is not None and backend.latency is not None:
             now = monotonic()
             if self.status < 500 and self.status != 429:
                 backend.latency.observe(now - self._begun_at, now)
             else:
                 backend.latency.observe_failure(now - self._begun_at, now)
 
-    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int) -> None:
+    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int, whole: bool) -> None:
         """A clean final head at the start of ``data``, with all of the body that came with it; forwarded with a line
-        changed."""
+        changed. ``whole``: that is all of the answer; it waits for ``answered``."""
         self.status = status
         self.head_out = True
-        if self._timed or status > 399:
+        if self._timed:
             self._answered_at_first()
         downstream = self.downstream
         line = b"X-Request-ID: " + self.request_id + b"\r\n\r\n"
@@ -83,9 +76,10 @@ class AnswerRelay(ExchangeState):
         else:
             out = b"".join((data[: end - 2], line, data[end:]))
         self.sent_bytes = len(out)
-        transport = downstream.transport
-        if not transport.is_closing():
-            transport.write(out)
+        if whole:
+            self._answer_held = out
+        else:
+            downstream.write(out)
         downstream.deadline = self.started + BODY_CHECK
 
     def _edited(self, head: ResponseHead, body: bool) -> None:
@@ -131,7 +125,7 @@ class AnswerRelay(ExchangeState):
                 self.event_stream = True  # silence is normal there
         downstream = self.downstream
         downstream.keep_alive = not close
-        if self._timed or head.status > 399:
+        if self._timed:
             self._answered_at_first()
         if not self.fast_answers():
             self._edited(head, body)

@@ -54,7 +54,7 @@ class ExchangeEnd(AnswerRelay):
             backend.requests_failed += 1
             if status:
                 backend.record_status(status, self._trial)
-            elif not self._failure_told:
+            else:
                 backend.record(False, self._trial)
             if backend.latency is not None:
                 now = monotonic()
@@ -164,12 +164,14 @@ class ExchangeEnd(AnswerRelay):
     # --- the end of the answer
 
     def answered(self, upstream: Upstream, keep: bool, now: float) -> None:
-        """The answer is complete, at ``now``; ``keep``: the connection can serve another request."""
+        """The answer is complete, at ``now``; ``keep``: the connection can serve another request.
+
+        Its last bytes go out when everything about it that workers share was told: what a client has seen is counted,
+        for its next request in whatever worker, and also when this one is killed in the next moment."""
         if self._chunked:
             end = last_chunk(self.answer_trailers)
             self.sent_bytes += len(end)
             self._answer_held += end
-        self.flush_answer()
         if self._recording is not None:
             self._recording.finish()
             self._recording = None
@@ -181,9 +183,10 @@ class ExchangeEnd(AnswerRelay):
             backend.requests_ok += 1
         else:
             backend.requests_failed += 1
-        if (backend.breaker is not None or backend.outlier is not None) and not self._failure_told:
+        if backend.breaker is not None or backend.outlier is not None:
             backend.record_status(self.status, self._trial)
         self._let_go(backend)
+        self.flush_answer()
         if keep:
             assert backend.http is not None
             backend.http.put(upstream)

@@ -107,7 +107,6 @@ class ExchangeState:
     status = 0
     sent_bytes = 0
     head_out = False
-    _failure_told = False  # breaker and outlier detection know already that its status is a failure
     _answer_held = b""  # its head, not written yet, because bytes of its body are about to be
     _interim_out = False  # a 1xx went to the client: it belongs to this try, and there can be no other
     response_paused = False  # the client does not take it: the backend is not read

@@ -191,18 +191,12 @@ class LiveBackend:
         if self.outlier is not None:
             self.outlier.record(ok)
 
-    def fails_with(self, status: int) -> bool:
-        """Whether an answer of this status is a failure to its breaker or its outlier detection."""
-        return (self.breaker is not None and self._breaks(status)) or (self.outlier is not None and status > 499)
-
-    def _breaks(self, status: int) -> bool:
-        return any(low <= status <= high for low, high in self.failure_statuses)
-
     def record_status(self, status: int, trial: bool) -> None:
         """The outcome of an answer that came: which statuses are failures for the breaker is configured, for outlier
         detection it is 5xx."""
         if self.breaker is not None:
-            self.breaker.record(status < 400 or not self._breaks(status), trial)
+            ok = status < 400 or not any(low <= status <= high for low, high in self.failure_statuses)
+            self.breaker.record(ok, trial)
         if self.outlier is not None:
             self.outlier.record(status < 500)
 

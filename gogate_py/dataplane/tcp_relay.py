@@ -242,6 +242,8 @@ class TcpRelay:
         """A side is closed: by us, by an error, or reset by its peer."""
         if self._state is not State.CLOSED:
             client = side is self._client
+            if not client and not side.received:
+                self._tell(False)  # before the client can know
             self._result = "client_reset" if client else "tls_failed" if side.failed else "backend_reset"
             self._reason = side.failed
             self._happened(Event.CLIENT_RESET if client else Event.BACKEND_RESET)
@@ -350,16 +352,23 @@ class TcpRelay:
 
     def _settle(self, *, ok: bool | None) -> None:
         """Tell the backend how this attempt was, once. None: no outcome."""
+        if ok is not None:
+            self._tell(ok)
+        self._outcome_known = False
         backend, self._backend = self._backend, None
         if backend is None:
             return
-        if ok is not None and not self._outcome_known:
-            backend.record(ok, self._trial)
         backend.release_trial(self._trial)
         self._trial = False
         backend.end()
         if self._pool is not None:
             self._pool.freed()
+
+    def _tell(self, ok: bool) -> None:
+        """How this attempt was, once."""
+        if self._backend is not None and not self._outcome_known:
+            self._outcome_known = True
+            self._backend.record(ok, self._trial)
 
     def flush_counts(self) -> None:
         """Bring the backend's byte counters up to date (each report), and its breaker, when it spoke its first byte."""
@@ -371,10 +380,9 @@ class TcpRelay:
         backend.bytes_received += received_out - self._counted_out
         self._counted_in, self._counted_out = received_in, received_out
         if received_out and not self._outcome_known:
-            backend.record(True, self._trial)
+            self._tell(True)
             backend.release_trial(self._trial)
             self._trial = False
-            self._outcome_known = True
 
     def _complete(self) -> None:
         """Both sides are closed, or will never be: exactly once."""

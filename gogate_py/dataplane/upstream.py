@@ -323,7 +323,7 @@ class Upstream:
         elif left:
             self._state = LENGTH
             self._left = left
-        exchange.fast_head(status, data, end, cut_start, cut_end)
+        exchange.fast_head(status, data, end, cut_start, cut_end, left <= 0)
         if left <= 0:
             self._finish(exchange, keep=self._keep)
 
@@ -383,7 +383,7 @@ class Upstream:
             data = data[:left]
             self._keep = False
         if data:
-            exchange.answer_body(data)
+            exchange.answer_body(data, more=True)
         self._finish(exchange, keep=self._keep)
 
     def _chunked(self, exchange: Attempts, data: bytes) -> None:

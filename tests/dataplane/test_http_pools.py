@@ -141,8 +141,9 @@ def test_slow_start(balancer: str) -> None:
             shares = []
             for age in (0.0, 500.0, 1001.0):
                 states(bed, warming={0: monotonic() - age})
-                shares.append((await counted(client, 400))[0])
-            assert shares[0] < 30 < shares[1] < 80 < shares[2]
+                shares.append((await counted(client, 1000))[0])
+            # Expected are 32, 143 and 250; who picks at random may be four standard deviations away.
+            assert shares[0] < 75 < shares[1] < 195 < shares[2]
 
     run(main())
 

@@ -10,6 +10,7 @@ from doubles.raw_peer import Peer, Target
 from doubles.tcp_plane import TcpPlane, both_loops
 
 from gogate_py.arena import BREAKER_FAILURES
+from gogate_py.dataplane.tcp_downstream import TcpDownstream
 from gogate_py.snapshot import Breaker
 
 pytestmark = [both_loops, pytest.mark.usefixtures("way")]
@@ -79,6 +80,29 @@ def test_outcomes_for_the_breaker(loop: str, happens: str, failures: int) -> Non
             assert bed.plane.arena.cells[cell] == failures
 
     run(main(), loop)
+
+
+@pytest.mark.parametrize("happens", ["connect refused", "backend resets before its first byte"])
+def test_a_client_sees_no_failure_that_is_not_counted(
+    loop: str, happens: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next connection may come to another worker."""
+    counted: list[bool] = []
+
+    async def main() -> None:
+        async with TcpPlane(Target(), breaker=Breaker(1, 1, 1, 60.0)) as bed:
+            for way_out in ("close", "abort"):
+                leave = getattr(TcpDownstream, way_out)
+
+                def left(client: TcpDownstream, leave: Any = leave, **how: bool) -> None:
+                    counted.append(bed.live().breaker.is_open())
+                    leave(client, **how)
+
+                monkeypatch.setattr(TcpDownstream, way_out, left)
+            await _play(bed, happens)
+
+    run(main(), loop)
+    assert counted[0]
 
 
 @pytest.mark.parametrize(
