@@ -272,6 +272,6 @@ class ExchangeEnd(AnswerRelay):
             if (status > 499 or duration > site.slow) and not self.cut:
                 self._noteworthy("failed" if status > 499 else "slow", now)
         if site.log_sample >= 1.0 or site.logs_this():
-            site.log_request(self, duration)
+            site.log_request(self, duration, now)
         self.backend = None
         self.downstream.exchange_over(self, now)

@@ -21,7 +21,6 @@ from gogate_py.middleware.response_cache import ResponseCache
 from gogate_py.policy.retry import RetryBudget
 from gogate_py.policy.router import Router
 from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
-from gogate_py.telemetry.access_line import request_line
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.metrics import ROUTE_HISTOGRAMS
 from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response
@@ -45,7 +44,7 @@ class HttpSite:
     __slots__ = (
         "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_trusted", "caches", "clients", "counts",
         "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response", "framing",
-        "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_format", "log_sample", "log_timers",
+        "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample", "log_timers",
         "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout", "slow",
         "trailers", "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
@@ -71,7 +70,6 @@ class HttpSite:
         self.fast_body_request = make_fast_body_request(self.limits)
         self.fast_response = make_fast_response(self.limits)
         self.max_in_flight = 0
-        self.log_format = "json"
         self.log_sample = 0.0
         self.log_timers = False
         self.request_header_timeout = INFINITE
@@ -125,7 +123,6 @@ class HttpSite:
             self._compile_limits(checks, rules)
         self.max_in_flight = limits.in_flight
         access = snapshot.access_log
-        self.log_format = access.format
         self.log_sample = access.sample if access.enabled else 0.0
         shown = self.decisions.apply(snapshot.decisions, access.timers, snapshot.tracing)
         self.watcher = self.decisions if shown else None
@@ -189,49 +186,33 @@ class HttpSite:
         self.local_reasons[reason] = self.local_reasons.get(reason, 0) + 1
         self.unrouted_codes[failure.status] = self.unrouted_codes.get(failure.status, 0) + 1
         if self.logs_this():
-            self.plane.access_log.append(
-                request_line(
-                    self.log_format,
-                    b"",
-                    b"",
-                    failure.status,
-                    0.0,
-                    backend="",
-                    route="",
-                    request_id=request_id,
-                    client=client,
-                    sent=0,
-                    reason=reason,
-                    host=b"",
-                    retries=0,
-                    detail=detail,
-                )
+            now, status = monotonic(), failure.status
+            self.plane.access_log.request_over(
+                (now, b"", b"", status, 0.0, "", "", request_id, client, 0, reason, b"", 0, detail, None)
             )
 
-    def log_request(self, exchange: ExchangeState, duration: float) -> None:
-        """The access line of a request that is complete."""
+    def log_request(self, exchange: ExchangeState, duration: float, now: float) -> None:
+        """The access line of a request that is complete, at ``now``."""
         backend, route, attempts = exchange.backend, exchange.route, exchange.attempts
-        self.plane.access_log.append(
-            request_line(
-                self.log_format,
-                exchange.method,
-                exchange.path,
-                exchange.status,
-                duration,
-                backend.address if backend is not None else exchange.last_backend,
-                route.name if route is not None else "",
-                exchange.request_id,
-                exchange.client,
-                exchange.sent_bytes,
-                exchange.reason,
-                exchange.host,
-                attempts - 1 if attempts > 1 else 0,
-                exchange.detail,
-                exchange.timeline.timers(exchange.started, exchange.started + duration)
-                if self.log_timers and exchange.timeline is not None
-                else None,
-            )
-        )
+        self.plane.access_log.request_over((
+            now,
+            exchange.method,
+            exchange.path,
+            exchange.status,
+            duration,
+            backend.address if backend is not None else exchange.last_backend,
+            route.name if route is not None else "",
+            exchange.request_id,
+            exchange.client,
+            exchange.sent_bytes,
+            exchange.reason,
+            exchange.host,
+            attempts - 1 if attempts > 1 else 0,
+            exchange.detail,
+            exchange.timeline.timers(exchange.started, exchange.started + duration)
+            if self.log_timers and exchange.timeline is not None
+            else None,
+        ))
 
     def logs_this(self) -> bool:
         """Whether this request is in the sample of the access log."""

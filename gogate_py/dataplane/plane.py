@@ -39,8 +39,8 @@ from gogate_py.dataplane.waiting import WaitingRoom
 from gogate_py.messages import Counts, KeySet, LogLines, Unreachable, Up
 from gogate_py.middleware.rate_limit import connection_limits
 from gogate_py.snapshot import BackendState, Snapshot
+from gogate_py.telemetry.access_log import AccessLog
 from gogate_py.telemetry.histogram import Histogram
-from gogate_py.telemetry.log_buffer import LogBuffer
 from gogate_py.wire.proxy_protocol import ProxyHeader
 
 log = logging.getLogger("gogate.plane")
@@ -103,7 +103,7 @@ class Plane:
         )
         self.services = Services(self)
         self.snapshot: Snapshot | None = None
-        self.access_log = LogBuffer(self._deliver)
+        self.access_log = AccessLog(self._deliver)
         # --- L4
         self.tcp_duration = Histogram()
         self.relays: dict[str, TcpRelay] = {}
@@ -127,6 +127,7 @@ class Plane:
         """Swap to a snapshot. What runs keeps what it began with; whatever is unchanged keeps its state."""
         self.admission.apply(snapshot)
         self.memory.limit = snapshot.limits.max_memory
+        self.access_log.use_format(snapshot.access_log.format)
         self.table.apply(snapshot)
         self.http.apply(snapshot)
         self._apply_connection_limits(snapshot)

@@ -25,7 +25,6 @@ from gogate_py.dataplane.tcp_pool import ReadyConnections
 from gogate_py.dataplane.tcp_side import RelaySide, connect
 from gogate_py.errors import Failure
 from gogate_py.messages import Connection
-from gogate_py.telemetry.access_line import tcp_line
 from gogate_py.wire.proxy_protocol import encode
 from gogate_py.wire.relay_state import Command, Event, State, advance
 
@@ -395,7 +394,7 @@ class TcpRelay:
         plane.deadlines.discard(self)
         self.flush_counts()
         backend = self._backend
-        duration = monotonic() - self._started
+        now = monotonic()
         last = backend or (self._tried[-1] if self._tried else None)
         if last is not None:
             key = (self._route, self._result)
@@ -403,15 +402,15 @@ class TcpRelay:
         # Its first byte was counted as a success (flush_counts). Without one: an end in order is one too, a reset is a
         # failure, and an end that the client or we made says nothing.
         self._settle(ok={"ok": True, "backend_reset": False, "tls_failed": False}.get(self._result))
-        plane.tcp_duration.observe(duration)
-        self._log(last.address if last is not None else "", duration)
+        plane.tcp_duration.observe(now - self._started)
+        self._log(last.address if last is not None else "", now)
         # Without the cycles everything is freed now; the collector, which comes after thousands of connections, would
         # give whole pages back, to be faulted in again (measured: a tenth of a short connection's CPU).
         self._client.relay = None
         if self._backend_side is not None:
             self._backend_side.relay = None
 
-    def _log(self, address: str, duration: float) -> None:
+    def _log(self, address: str, now: float) -> None:
         plane = self._plane
         snapshot = plane.snapshot
         if snapshot is None or not snapshot.access_log.enabled:
@@ -420,22 +419,20 @@ class TcpRelay:
         if sample < 1.0 and plane.random.random() >= sample:
             return
         side = self._backend_side
-        plane.access_log.append(
-            tcp_line(
-                snapshot.access_log.format,
-                listener=self._listener.name,
-                route=self._route,
-                pool=self._pool_name,
-                backend=address,
-                client=self._peer,
-                bytes_in=self._client.received,
-                bytes_out=side.received if side is not None else 0,
-                duration_s=duration,
-                result=self._result,
-                connection_id=self.id,
-                reason=self._reason if self._result != "ok" else "",
-            )
-        )
+        plane.access_log.connection_over((
+            now,
+            self._listener.name,
+            self._route,
+            self._pool_name,
+            address,
+            self._peer,
+            self._client.received,
+            side.received if side is not None else 0,
+            now - self._started,
+            self._result,
+            self.id,
+            self._reason if self._result != "ok" else "",
+        ))
 
     def view(self) -> Connection:
         """What the admin API shows."""

@@ -7,23 +7,29 @@ import logging
 import os
 import re
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gogate_py.telemetry.access_line import request_line, tcp_line
+from gogate_py.clock import monotonic, wall
+from gogate_py.telemetry.access_line import ConnectionEnd, RequestEnd, connection_lines, request_lines
+from gogate_py.telemetry.access_log import FLUSH_ENDS, AccessLog
 from gogate_py.telemetry.histogram import Histogram
-from gogate_py.telemetry.log_buffer import FLUSH_LINES, LogBuffer
 from gogate_py.telemetry.logs import MAX_LINES, LineFormatter, LogWriter
 from gogate_py.telemetry.metrics import CATALOGUE, DURATION_BOUNDS
 
+#: Monotonic 0: 20:00 of November 21, 2026.
+ZERO = 1795291200.0
+
 
 def line(log_format: str = "json", path: bytes = b"/x", host: bytes = b"h", reason: str = "") -> bytes:
-    return request_line(
-        log_format, b"GET", path, 200, 0.0123456, "b:1", "all", b"id-1", "10.0.0.1", 321, reason, host, 0
-    )
+    end: RequestEnd = (
+        5.25, b"GET", path, 200, 0.0123456, "b:1", "all", b"id-1", "10.0.0.1", 321, reason, host, 0, "", None
+    )  # fmt: skip
+    return request_lines([end], ZERO, log_format)
 
 
 def test_a_request_line_has_the_fields_of_the_readme() -> None:
@@ -67,22 +73,23 @@ def test_text_lines_are_one_ascii_line(path: bytes, reason: str) -> None:
 
 def test_a_tcp_line_says_how_the_connection_ended() -> None:
     """Bytes each way, the result, and who talked to whom."""
-    fields = json.loads(
-        tcp_line(
-            "json",
-            listener="l",
-            route="r",
-            pool="p",
-            backend="b:1",
-            client="10.0.0.1:5",
-            bytes_in=1,
-            bytes_out=2,
-            duration_s=1.5,
-            result="ok",
-            connection_id="0.1.1",
-        )
-    )
-    assert (fields["bytes_in"], fields["bytes_out"], fields["result"], fields["duration_ms"]) == (1, 2, "ok", 1500.0)
+    end: ConnectionEnd = (5.25, "l", "r", "p", "b:1", "10.0.0.1:5", 1, 2, 1.5, "ok", "0.1.1", "")
+    fields = json.loads(connection_lines([end], ZERO, "json"))
+    assert fields == {
+        "time": "2026-11-21T20:00:05.250Z",
+        "level": "INFO",
+        "msg": "connection closed",
+        "listener": "l",
+        "route": "r",
+        "pool": "p",
+        "backend": "b:1",
+        "client": "10.0.0.1:5",
+        "bytes_in": 1,
+        "bytes_out": 2,
+        "duration_ms": 1500.0,
+        "result": "ok",
+        "connection_id": "0.1.1",
+    }
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
@@ -109,8 +116,8 @@ def test_an_error_carries_its_stack_on_the_same_line() -> None:
     assert "test_access_line" in fields["stack"]
 
 
-def test_a_buffer_delivers_in_batches_and_counts_what_was_not_taken() -> None:
-    """Lines leave in batches; a batch that is not taken is dropped and counted."""
+def test_a_log_delivers_in_batches_and_counts_what_was_not_taken() -> None:
+    """Lines leave in batches, each with the time of its end; a batch that is not taken is dropped and counted."""
     batches: list[tuple[bytes, int]] = []
     taken = True
 
@@ -118,16 +125,30 @@ def test_a_buffer_delivers_in_batches_and_counts_what_was_not_taken() -> None:
         batches.append((lines, count))
         return taken
 
-    buffer = LogBuffer(deliver)
-    for _ in range(FLUSH_LINES + 3):
-        buffer.append(b"x\n")
-    assert [count for _, count in batches] == [FLUSH_LINES]
-    buffer.flush()
-    assert batches[1] == (b"x\n" * 3, 3)
+    def request(number: int) -> RequestEnd:
+        return (monotonic(), b"GET", b"/%d" % number, 200, 0.1, "b", "r", b"i", "c", 1, "", b"h", 0, "", None)
+
+    access = AccessLog(deliver)
+    access.flush()
+    assert not batches
+    for number in range(FLUSH_ENDS + 3):
+        access.request_over(request(number))
+    assert [count for _, count in batches] == [FLUSH_ENDS]
+    access.connection_over((monotonic(), "l", "r", "p", "b", "c", 1, 2, 0.5, "ok", "0.1.1", ""))
+    access.flush()
+    lines, count = batches[1]
+    assert (count, lines.count(b"\n")) == (4, 4)
+    assert [json.loads(line).get("path") for line in lines.splitlines()] == ["/512", "/513", "/514", None]
+    for line in lines.splitlines():
+        assert abs(datetime.fromisoformat(json.loads(line)["time"]).timestamp() - wall()) < 60
+    access.request_over(request(1))
+    access.use_format("text")
+    access.use_format("text")
+    access.request_over(request(2))
     taken = False
-    buffer.append(b"y\n")
-    buffer.flush()
-    assert buffer.dropped == 1
+    access.flush()
+    assert [lines[:1] for lines, _ in batches[2:]] == [b"{", b"2"]
+    assert access.dropped == 1
 
 
 class TestLogWriter:
