@@ -1,9 +1,11 @@
 """The benchmarks' HTTP load: ``python http_load.py --pid PROXY --port PORT [options]``; prints what measured.py says.
 
-Each connection asks again as soon as its answer is complete. An answer must have status 200, a Content-Length, exactly
-that many bytes, and the backend's bytes at the beginning; the rest of a large one is counted, not looked at.
+Each connection asks again as soon as its answer is complete. An answer must have status 200, a Content-Length (or be
+chunked, where that was asked for), exactly that many bytes, and the backend's bytes at the beginning; the rest of a
+large one is counted, not looked at.
 
     --close          a connection for every request
+    --chunked        answers in one chunk of 128 bytes, which must come as that
     --down N         answers of N bytes             --up N    requests with a body of N bytes
     --tls            over TLS, without resumption
     --path /r{n}/x   {n} is a different number each time, below --variety; likewise in --field "X-Key: {n}"
@@ -18,20 +20,21 @@ import socket
 import ssl
 from time import perf_counter
 
-from http_server import PATTERN
+from http_server import CHUNKED_BODY, PATTERN
 from measured import Load, measure
 from reactor import BLOCKED, READ, WRITE
 
 BUFFER = bytearray(1 << 18)
 VIEW = memoryview(BUFFER)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 _FIRST_BYTES = 128
 
 
 def requests(options: argparse.Namespace) -> list[bytes]:
     """The heads that are asked, in turns."""
-    path = options.path or (f"/bytes/{options.down}" if options.down else "/")
+    path = "/chunked" if options.chunked else options.path or (f"/bytes/{options.down}" if options.down else "/")
     lines = [f"{'POST' if options.up else 'GET'} {path} HTTP/1.1", f"Host: 127.0.0.1:{options.port}",
              "User-Agent: bench/1.0", "Accept: */*"]  # fmt: skip
     lines += [options.field] if options.field else []
@@ -54,6 +57,7 @@ class HttpLoad(Load):
         self.turn = random.randrange(len(self.requests))
         self.body = memoryview((PATTERN * (options.up // len(PATTERN) + 1))[: options.up])
         self.size: int = options.down or 128
+        self.chunked: bool = options.chunked
         self.context: ssl.SSLContext | None = None
         if options.tls:
             self.context = ssl.create_default_context()
@@ -148,6 +152,13 @@ class Client:
         end = head.find(b"\r\n\r\n") + 4
         if end < 4:
             return
+        if self.load.chunked:
+            if len(head) < end + len(CHUNKED_BODY):
+                return
+            if not head.startswith(b"HTTP/1.1 200 ") or not _CHUNKED.search(head, 0, end) or head[end:] != CHUNKED_BODY:
+                raise ValueError(f"the answer was {head!r}")
+            self.head = b""
+            return
         length = _LENGTH.search(head, 0, end)
         if not head.startswith(b"HTTP/1.1 200 ") or length is None:
             raise ValueError(f"the answer was {head[:end]!r}")
@@ -190,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--close", action="store_true")
+    parser.add_argument("--chunked", action="store_true")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--down", type=int, default=0)
     parser.add_argument("--up", type=int, default=0)

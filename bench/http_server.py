@@ -1,7 +1,7 @@
 """The benchmarks' HTTP backend: ``python http_server.py PORT``.
 
-/bytes/N is answered with N bytes, everything else with 128; a request's body is taken in whole first. It listens on
-every address of the machine, so that 127.0.0.1, 127.0.0.2 … are as many backends.
+/bytes/N is answered with N bytes, everything else with 128, /chunked in a chunk; a request's body is taken in whole
+first. It listens on every address of the machine, so that 127.0.0.1, 127.0.0.2 … are as many backends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def answer(size: int) -> memoryview:
 
 
 SMALL = bytes(answer(128))
+CHUNKED_BODY = b"80\r\n%b\r\n0\r\n\r\n" % PATTERN[:128]
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED_BODY
 
 
 class Connection:
@@ -71,6 +73,8 @@ class Connection:
         self.head = b""
         if head.startswith(b"GET / "):
             self.reply = SMALL
+        elif head.startswith(b"GET /chunked "):
+            self.reply = CHUNKED
         else:
             size = _SIZE.match(head)
             self.reply = answer(int(size[1])) if size else SMALL

@@ -45,10 +45,15 @@ def _up(size: int) -> tuple[str, ...]:
     return ("--up", str(size))
 
 
+#: What a load balancer adds, for another client each time.
+_BEHIND = "X-Forwarded-For: 10.1.2.{n}\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443"
+
 ROWS = (
     Row("http-1", "GET, kept connection, 1 client", "http", (), 1),
     Row("http-64", "GET, 64 clients", "http", (), 64, quick=True),
     Row("http-256", "GET, 256 clients", "http", (), 256, quick=True),
+    Row("http-chunked", "GET, chunked answer, 64 clients", "http", ("--chunked",), 64),
+    Row("http-behind", "GET, behind another proxy, 64 clients", "http", ("--field", _BEHIND, "--variety", "250"), 64),
     Row("http-close", "GET, connection per request", "http", ("--close",), 64, quick=True),
     Row("http-10k-down", "10 KB down, 64 clients", "http", _down(10 * KB), 64),
     Row("http-10k-up", "10 KB up, 64 clients", "http", _up(10 * KB), 64),

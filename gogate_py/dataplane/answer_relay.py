@@ -58,9 +58,9 @@ class AnswerRelay(ExchangeState):
             else:
                 backend.latency.observe_failure(now - self._begun_at, now)
 
-    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int, whole: bool) -> None:
-        """A clean final head at the start of ``data``, with all of the body that came with it; forwarded with a line
-        changed. ``whole``: that is all of the answer; it waits for ``answered``."""
+    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int, more: bool) -> None:
+        """A clean final head at the start of ``data``, with what of the body is passed on as it came; forwarded with a
+        line changed. ``more``: the rest of the answer, or its end, follows in a moment, and it goes out with that."""
         self.status = status
         self.head_out = True
         if self._timed:
@@ -76,7 +76,7 @@ class AnswerRelay(ExchangeState):
         else:
             out = b"".join((data[: end - 2], line, data[end:]))
         self.sent_bytes = len(out)
-        if whole:
+        if more:
             self._answer_held = out
         else:
             downstream.write(out)
@@ -144,6 +144,10 @@ class AnswerRelay(ExchangeState):
         else:
             downstream.write(out)
         downstream.deadline = monotonic() + BODY_CHECK
+
+    def chunk_anew(self) -> None:
+        """The head that was passed on said that the body is chunked; its payload is to be written as such."""
+        self._chunked = True
 
     def flush_answer(self) -> None:
         """What waited for more of the answer goes out."""

@@ -239,9 +239,9 @@ class WatchedExchange(Exchange):
             one.first_byte = monotonic()
         one.status = status
 
-    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int, whole: bool) -> None:
+    def fast_head(self, status: int, data: bytes, end: int, cut_start: int, cut_end: int, more: bool) -> None:
         self._began(status)
-        super().fast_head(status, data, end, cut_start, cut_end, whole)
+        super().fast_head(status, data, end, cut_start, cut_end, more)
 
     def head(self, head: ResponseHead, *, body: bool, more: bool = False) -> None:
         self._began(head.status)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gogate_py.backend_tls import TlsClient, explain
 from gogate_py.clock import monotonic
 from gogate_py.errors import Failure, WireError
-from gogate_py.wire.chunked import ChunkedDecoder
+from gogate_py.wire.chunked import ChunkedDecoder, is_plain
 from gogate_py.wire.fast_head import FastResponse
 from gogate_py.wire.head_check import ResponseHead, check_response_head, find_head_end, has_body
 
@@ -309,10 +309,15 @@ class Upstream:
                 return
         self._final(exchange, head, data, end)
 
-    def _fast(self, exchange: Attempts, data: bytes, end: int, fast: tuple[int, int, int, int]) -> None:
-        """A clean head with Content-Length, forwarded as a slice (PERFORMANCE.md section 2)."""
+    def _fast(self, exchange: Attempts, data: bytes, end: int, fast: FastResponse) -> None:
+        """A clean head, forwarded as a slice (PERFORMANCE.md section 2), and so is a body that needs no work."""
         status, length, cut_start, cut_end = fast
+        if length < 0 and not is_plain(data, end):
+            self._fast_chunked(exchange, data, end, fast)
+            return
         total = len(data)
+        if length < 0:
+            length = total - end
         left = length - (total - end)
         self.received += total
         self._keep = True
@@ -326,6 +331,20 @@ class Upstream:
         exchange.fast_head(status, data, end, cut_start, cut_end, left <= 0)
         if left <= 0:
             self._finish(exchange, keep=self._keep)
+
+    def _fast_chunked(self, exchange: Attempts, data: bytes, end: int, fast: FastResponse) -> None:
+        """A clean head of which the chunks are not all here, or not plain: they are read and written anew."""
+        status, _, cut_start, cut_end = fast
+        self.received += end
+        self._keep = True
+        self._state = CHUNKED
+        self._decoder = ChunkedDecoder(response=True, keep_trailers=exchange.site.trailers)
+        body = data[end:]
+        exchange.fast_head(status, data[:end], end, cut_start, cut_end, bool(body))
+        exchange.chunk_anew()
+        if body:
+            self._chunked(exchange, body)
+            exchange.flush_answer()
 
     def _interim_answer(self, exchange: Attempts, head: ResponseHead, data: bytes) -> bool:
         """A 1xx: relayed, or the switch to a tunnel. → whether reading the head is over."""

@@ -1,7 +1,8 @@
 """The chunked transfer coding (RFC 9112 section 7.1), read strictly and written canonically.
 
 Nothing of a peer's chunking is passed on: extensions and trailers are checked and dropped, and the payload is chunked
-anew, so that no hop behind gogate sees a byte of it that could be read in two ways. Rules (SECURITY.md T2, T3):
+anew, so that no hop behind gogate sees a byte of it that could be read in two ways. (Of an answer that is plain, see
+is_plain, only the places where chunks begin are passed on.) Rules (SECURITY.md T2, T3):
 
 - Lines end in CRLF, chunk data is followed by CRLF: CVE-2025-22871 and CVE-2025-43859 are parsers that disagree on it.
 - A size has 1 to 15 hexadecimal digits: no sign, no 0x, no blank, no overflow in any implementation.
@@ -36,6 +37,8 @@ _size_line: Final = re.compile(
     rb'([0-9A-Fa-f]{1,15})(?:;%b++(?:=(?:%b++|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"))?)*+' % (TOKEN, TOKEN)
 ).fullmatch
 
+_plain_size: Final = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n").match
+
 # What the decoder waits for. Plain integers: this is compared for every piece of every chunked body.
 _SIZE: Final = 0
 _DATA: Final = 1
@@ -54,6 +57,25 @@ def last_chunk(trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
     if not trailers:
         return LAST_CHUNK
     return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
+
+
+def is_plain(data: bytes, start: int) -> bool:
+    """Whether ``data`` is, from ``start`` on, a whole body as it is written here, and nothing behind: chunks with
+    nothing but a size of at most 8 digits and no zero in front, and the last chunk without trailers. About 0.5 µs, and
+    0.5 more for each chunk; the decoder takes 4 and 2."""
+    end = len(data) - len(LAST_CHUNK)
+    if end < start or not data.endswith(LAST_CHUNK):
+        return False
+    position = start
+    while position < end:
+        found = _plain_size(data, position, end)
+        if found is None:
+            return False
+        position = found.end() + int(found[1], 16)
+        if data[position : position + 2] != b"\r\n":
+            return False
+        position += 2
+    return position == end
 
 
 class ChunkedDecoder:

@@ -3,7 +3,8 @@
 A head that these expressions match may be forwarded as a slice, because nothing in it would have been changed: a
 canonical origin-form target, exactly one valid Host, clean names, and none of the fields that need work (hop-by-hop,
 forwarding, expectations). A method that is normally without a body comes without framing fields; POST, PUT and PATCH
-come with exactly one Content-Length in its canonical form. Everything else, valid or not, takes head_check and
+come with exactly one Content-Length in its canonical form; an answer comes with that or with exactly one
+Transfer-Encoding, which is chunked. Everything else, valid or not, takes head_check and
 forwarding. The two roads are held together by property tests: what is accepted here is accepted there
 and means the same.
 
@@ -52,7 +53,7 @@ class FastBodyRequest(NamedTuple):
     cut_end: int
 
 
-# Status, Content-Length, and the region to cut: start and end, equal when nothing is to be cut.
+# Status, Content-Length or -1 for chunked, and the region to cut: start and end, equal when nothing is to be cut.
 FastResponse = tuple[int, int, int, int]
 
 # The others could come without a body, too, but then their framing deserves a look.
@@ -135,6 +136,10 @@ _REQUEST_LINE: Final = rb"(%b) (%b)(\?[%b]*+)? HTTP/1\.1\r\n"
 _HOST: Final = rb"[Hh][Oo][Ss][Tt]:[ \t]*+(%b(?:%b)%b)[ \t]*+\r\n" % (NAME, PORT, MAYBE)
 # As forwarding would write it, but for its letters: no zero in front, no second blank.
 _LENGTH: Final = rb"[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,17}+)\r\n"
+_RESPONSE_FRAMING: Final = (
+    rb"(?:[Cc]ontent-[Ll]ength: ([0-9]{1,18})|[Tt]ransfer-[Ee]ncoding: chunked)"
+)  # fmt: skip
+_event_stream: Final = re.compile(rb"(?i:\ncontent-type: text/event-stream)").search
 # What may be cut from a response, as long as it is in one place: Node, for one, sends both of the first two in a row.
 _RESPONSE_CUT: Final = rb"(?:%b|[Kk]eep-[Aa]live:%b*+\r\n|(?i:x-request-id):%b*+\r\n)%b" % (
     _KEEP_ALIVE, VALUE, VALUE, PLUS)  # fmt: skip
@@ -219,14 +224,15 @@ def make_fast_response(limits: HeadLimits) -> Callable[[bytes], FastResponse | N
     """Make fast_response for these limits; see make_fast_request."""
     cut = rb"(%b)%b%b" % (_RESPONSE_CUT, MAYBE, _RESPONSE_FIELDS)
     match = re.compile(
-        rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9])(?: %b*+)%b\r\n%b%b[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n%b%b\r\n"
-        % (VALUE, MAYBE, _RESPONSE_FIELDS, cut, _RESPONSE_FIELDS, cut)
+        rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) %b*+\r\n%b%b%b\r\n%b%b\r\n"
+        % (VALUE, _RESPONSE_FIELDS, cut, _RESPONSE_FRAMING, _RESPONSE_FIELDS, cut)
     ).fullmatch
     largest = limits.response_head
     most_lines = limits.response_fields + 2
 
     def fast_response(head: bytes) -> FastResponse | None:
-        """(status, Content-Length, cut start, cut end) of a clean final head, or None when head_check has to decide.
+        """(status, Content-Length or -1, cut start, cut end) of a clean final head, or None when head_check has to
+        decide.
 
         The head is everything up to and including its empty line. The region to cut is empty (0, 0) or whole lines.
         """
@@ -236,13 +242,15 @@ def make_fast_response(limits: HeadLimits) -> Callable[[bytes], FastResponse | N
         if found is None:
             return None
         status, before, length, after = found.groups()
+        if length is None and _event_stream(head):  # its silence means nothing: deadlines are others
+            return None
         if before is None:
             start, end = (0, 0) if after is None else found.span(4)
         elif after is None:
             start, end = found.span(2)
         else:
             return None
-        return int(status), int(length), start, end
+        return int(status), -1 if length is None else int(length), start, end
 
     return fast_response
 

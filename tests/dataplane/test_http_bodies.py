@@ -52,6 +52,9 @@ RESPONSES = {
     b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world": b"hello world",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n"
     b"5\r\nhello\r\n6;e=1\r\n world\r\n0\r\nT: x\r\n\r\n": b"hello world",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n": b"hello world",
+    b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n6;e=1\r\n world\r\n0\r\nT: x\r\n\r\n": b"hello world",
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 No\r\nX: \r\nContent-Length: 0\r\n\r\n": b"",
     b"HTTP/1.1 204 No Content\r\n\r\n": b"",
 }
@@ -79,6 +82,52 @@ def test_response_cut_anywhere(data: bytes) -> None:
                 assert b"e=1" not in response.raw_body
                 assert b"T: x" not in response.raw_body
             assert len(backend.talks) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("chunks", "passed_on"),
+    [
+        (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"),
+        (b"B\r\nhello world\r\n0\r\n\r\n", b"B\r\nhello world\r\n0\r\n\r\n"),
+        (b"0b\r\nhello world\r\n0\r\n\r\n", b"b\r\nhello world\r\n0\r\n\r\n"),
+        (b"b;e=1\r\nhello world\r\n0\r\n\r\n", b"b\r\nhello world\r\n0\r\n\r\n"),
+        (b"5\r\nhello\r\n6\r\n world\r\n00\r\n\r\n", b"b\r\nhello world\r\n0\r\n\r\n"),
+        (b"b\r\nhello world\r\n0\r\nT: x\r\n\r\n", b"b\r\nhello world\r\n0\r\n\r\n"),
+    ],
+)
+def test_a_chunked_answer_in_one_piece(chunks: bytes, passed_on: bytes) -> None:
+    """What is plain passes as it is, everything else is chunked anew; line and counters know the length of either, and
+    the connection is kept."""
+
+    async def main() -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async with HttpPlane(backend := StubUpstream(answering(head + chunks))) as bed:
+            client = await bed.client()
+            for _ in range(2):  # the second time its head is known
+                response = await client.get()
+                assert response.body == b"hello world"
+                assert response.raw_body == passed_on
+            assert len(backend.talks) == 1
+            assert {line["bytes"] for line in await bed.logged(2)} == {len(client.received) // 2}
+            assert bed.live().bytes_received == 2 * len(head + chunks)
+
+    run(main())
+
+
+@pytest.mark.parametrize("behind", [b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"\r\n"])
+def test_bytes_behind_a_chunked_answer(behind: bytes) -> None:
+    """Nobody asked for them: the answer is whole, and its connection is not used again (R2)."""
+
+    async def main() -> None:
+        script = answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n" + behind)
+        async with HttpPlane(backend := StubUpstream(script)) as bed:
+            client = await bed.client()
+            for _ in range(2):
+                response = await client.get()
+                assert (response.body, response.raw_body) == (b"hi", b"2\r\nhi\r\n0\r\n\r\n")
+            assert len(backend.talks) == 2
 
     run(main())
 

@@ -71,7 +71,7 @@ class Talk:
             self.received += line
             body.append(decoder.feed(line))
             size = line.partition(b";")[0].strip()
-            rest = int(size, 16) if re.fullmatch(rb"[0-9a-f]+", size) else 0
+            rest = int(size, 16) if re.fullmatch(rb"[0-9A-Fa-f]+", size) else 0
             data = await self.reader.readexactly(rest + 2)
             self.received += data
             body.append(decoder.feed(data))

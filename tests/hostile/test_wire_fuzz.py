@@ -26,7 +26,7 @@ from mutations import DISAGREED, stream
 
 from gogate_py.errors import WireError
 from gogate_py.wire import proxy_protocol
-from gogate_py.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk
+from gogate_py.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, is_plain
 from gogate_py.wire.fast_head import fast_body_request, fast_request, fast_response
 from gogate_py.wire.forwarding import client_address, forwarded_lines, request_head, response_head
 from gogate_py.wire.head_check import (
@@ -141,6 +141,7 @@ def check_response(data: bytes, pieces: list[bytes], method: bytes) -> Received:
         if fast is not None:
             head = check_response_head(data[:end], LIMITS)
             assert fast[:2] == (head.status, head.content_length)
+            assert head.chunked == (fast[1] < 0)
             assert head.keep_alive
     head = whole.result.head
     if isinstance(head, ResponseHead) and head.status != 101:
@@ -163,6 +164,7 @@ def check_body(data: bytes, pieces: list[bytes]) -> bool:
         else:
             results.append((payload, decoder.done, decoder.rest, decoder.trailers))
     assert results[0] == results[1]
+    assert not is_plain(data, 0) or results[0][1:] == (True, b"", [])
     if not isinstance(results[0], tuple) or not results[0][1]:
         return False
     payload = results[0][0]

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gogate_py.errors import Failure, WireError
-from gogate_py.wire.chunked import LAST_CHUNK, MAX_LINE, MAX_OVERHEAD, MAX_TRAILERS, ChunkedDecoder, encode_chunk
+from gogate_py.wire.chunked import (
+    LAST_CHUNK,
+    MAX_LINE,
+    MAX_OVERHEAD,
+    MAX_TRAILERS,
+    ChunkedDecoder,
+    encode_chunk,
+    is_plain,
+)
 
 cuts = st.lists(st.integers(0, 400), max_size=8)
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
@@ -96,6 +104,43 @@ def test_what_is_encoded_is_decoded(payloads: list[bytes]) -> None:
     """Encoding chunks and decoding them again gives the payload."""
     body = b"".join(encode_chunk(chunk) for chunk in payloads) + LAST_CHUNK
     assert decode([body]) == (b"".join(payloads), True, b"")
+
+
+@settings(max_examples=500, deadline=None)
+@given(hostile | st.builds(lambda body, behind: body + behind, hostile, st.just(LAST_CHUNK)), st.binary(max_size=3))
+def test_what_is_plain_is_a_whole_body(data: bytes, before: bytes) -> None:
+    """Whatever passes as plain is a body that ends with its last byte, without extensions and trailers."""
+    if is_plain(before + data, len(before)):
+        verdict = decode([data])
+        assert not isinstance(verdict, Failure)
+        payload, done, rest = verdict
+        assert (done, rest) == (True, b"")
+        assert decode_by_h11(data) == (payload, True)
+        assert b";" not in b"".join(line for line in data.split(b"\r\n")[::2] if line not in payload)
+
+
+@settings(max_examples=100, deadline=None)
+@given(chunks, st.binary(max_size=3))
+def test_what_is_encoded_is_plain(payloads: list[bytes], before: bytes) -> None:
+    """What is written here needs no work when it comes back, and does with anything missing or behind it."""
+    body = b"".join(encode_chunk(chunk) for chunk in payloads) + LAST_CHUNK
+    assert is_plain(before + body, len(before))
+    assert not is_plain(before + body + b"\r\n", len(before))
+    assert not any(is_plain(before + body[:end], len(before)) for end in range(len(body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"0\r\n\r", b"00\r\n\r\n", b"0;a\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"01\r\nx\r\n0\r\n\r\n",
+        b"1;a\r\nx\r\n0\r\n\r\n", b"1 \r\nx\r\n0\r\n\r\n", b"+1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n",
+        b"1\nx\r\n0\r\n\r\n", b"1\r\nxx\r\n0\r\n\r\n", b"3\r\nx\r\n0\r\n\r\n", b"6\r\nx\r\n0\r\n\r\n",
+        b"1\r\nx\r\n0\r\n\r\n0\r\n\r\n", b"5\r\n0\r\n\r\n", b"100000000\r\nx\r\n0\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain(body: bytes) -> None:
+    """Anything but sizes, data and the last chunk, or a size that does not fit, is the decoder's."""
+    assert not is_plain(body, 0)
 
 
 def test_no_payload_is_no_chunk() -> None:

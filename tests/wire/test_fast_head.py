@@ -157,6 +157,10 @@ responses = mutated(
                 [b"content-length:0", b"Connection: keep-alive"],
                 [b"Content-Length: 5", b"X-Request-ID: abc"],
                 [b"Content-Length: 5", b"Keep-Alive: timeout=5"],
+                [b"Transfer-Encoding: chunked"],
+                [b"transfer-encoding: chunked", b"Connection: keep-alive"],
+                [b"Transfer-Encoding: chunked", b"Content-Type: text/event-stream"],
+                [b"Transfer-Encoding: chunked", b"Content-Length: 5"],
             ]
         ).flatmap(fields),
     )
@@ -221,6 +225,9 @@ def assert_same_body_request(head: bytes) -> None:
     assert not RequestFraming.accepts_head(sliced, False)
 
 
+FRAMING = (b"content-length", b"transfer-encoding")
+
+
 def assert_same_response(head: bytes) -> None:
     """If the hot path takes the head, the full check takes it, too, and passes on the same meaning."""
     fast = fast_response(head)
@@ -230,9 +237,11 @@ def assert_same_response(head: bytes) -> None:
     status, length, start, end = fast
     assert (status, length) == (checked.status, checked.content_length)
     assert checked.keep_alive
-    assert not checked.chunked
+    assert checked.chunked == (length < 0)
     sent = parse_lines(without_cut(head, start, end))
-    assert [field for field in sent if field[0].lower() != b"content-length"] == checked.fields
+    framing = [(name.lower(), value) for name, value in sent if name.lower() in FRAMING]
+    assert framing == [(b"transfer-encoding", b"chunked") if length < 0 else framing[0]]
+    assert [field for field in sent if field[0].lower() not in FRAMING] == checked.fields
 
 
 @settings(max_examples=500, deadline=None)
@@ -268,7 +277,8 @@ def test_every_unusual_line_in_an_otherwise_clean_head(line: bytes) -> None:
         [b"Host: a", line],
     ):
         assert_same_body_request(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % b"\r\n".join(lines))
-    for lines in ([line, b"Content-Length: 5"], [b"Content-Length: 5", line], [line]):
+    framed = (b"Content-Length: 5", b"Transfer-Encoding: chunked")
+    for lines in ([line], *([line, one] for one in framed), *([one, line] for one in framed)):
         assert_same_response(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % b"\r\n".join(lines))
 
 
@@ -363,6 +373,8 @@ NODE = b"HTTP/1.1 200 OK\r\nDate: x\r\nConnection: keep-alive\r\nKeep-Alive: tim
 NGINX = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 7\r\nConnection: keep-alive\r\nETag: y\r\n\r\n"
 UVICORN = b"HTTP/1.1 404 Not Found\r\ndate: x\r\nserver: uvicorn\r\ncontent-length: 0\r\ncontent-type: a/b\r\n\r\n"
 
+FLASK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\ntransfer-encoding: chunked\r\nDate: x\r\n\r\n"
+
 
 def test_ordinary_responses_are_fast() -> None:
     """The heads of ordinary backends take the hot path; adjacent lines are cut together."""
@@ -371,6 +383,10 @@ def test_ordinary_responses_are_fast() -> None:
     assert node is not None
     assert node[:2] == (200, 7)
     assert NODE[node[2] : node[3]] == b"Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n"
+    assert fast_response(FLASK) == (200, -1, 0, 0)
+    node = fast_response(NODE.replace(b"Content-Length: 7", b"Transfer-Encoding: chunked"))
+    assert node is not None
+    assert node[:2] == (200, -1)
     nginx = fast_response(NGINX)
     assert nginx is not None
     assert NGINX[nginx[2] : nginx[3]] == b"Connection: keep-alive\r\n"
@@ -387,6 +403,12 @@ def test_ordinary_responses_are_fast() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 1\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\ncontent-type: Text/Event-Stream; a=b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1234567890123456789\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-Request-ID: a\r\nA: b\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n" + b"A: b\r\n" * 128 + b"\r\n",
