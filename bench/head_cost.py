@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from gogate_py.errors import WireError
 from gogate_py.wire import proxy_protocol
 from gogate_py.wire.chunked import ChunkedDecoder
-from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response
+from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response, make_set_apart
 from gogate_py.wire.forwarding import client_address, forwarded_lines, request_head
 from gogate_py.wire.head_check import (
     HeadLimits,
@@ -141,6 +141,7 @@ PROXY_HEADERS: dict[str, Make] = {
 fast_request = make_fast_request(LIMITS)
 fast_body_request = make_fast_body_request(LIMITS)
 fast_response = make_fast_response(LIMITS)
+set_apart = make_set_apart(LIMITS)
 
 
 def forwarded(data: bytes) -> object:
@@ -155,6 +156,7 @@ def forwarded(data: bytes) -> object:
 FUNCTIONS: list[tuple[str, dict[str, Make], Work]] = [
     ("check_request_head and forwarding", REQUESTS, forwarded),
     ("fast_request", REQUESTS, fast_request),
+    ("set_apart", REQUESTS, set_apart),
     ("fast_body_request", REQUESTS, lambda data: fast_body_request(b"POST" + data[3:])),
     ("RequestFraming.accepts_head", REQUESTS, lambda data: RequestFraming.accepts_head(data, False)),
     ("early_refusal, find_head_end", REQUESTS, lambda data: (early_refusal(data[:-4], LIMITS), find_head_end(data))),

@@ -60,6 +60,7 @@ class Downstream:
     """One client connection. Lives in its site's ``clients`` from accept to close."""
 
     __slots__ = (
+        "_behind",
         "_blank_line",
         "_buffer",
         "_closing",
@@ -126,6 +127,7 @@ class Downstream:
         self._searched = 0  # of the buffer, for the end of a head
         self._head_begun = True  # the time of a head runs from its first byte; of the first head, from accept
         self._blank_line = False
+        self._behind = False  # the last head was of a proxy in front
         self._in_parse = False
         # The last clean head, and who found it so: the same bytes have the same verdict, and many clients repeat them.
         self._known: FastRequest | None = None
@@ -183,6 +185,8 @@ class Downstream:
                 if self._closing:
                     return
                 if not (self._buffer or self._discard or self.write_paused):
+                    if self._behind and self._set_apart(data):
+                        return
                     site = self.site
                     fast_request = site.fast_request
                     found = self._known
@@ -196,6 +200,8 @@ class Downstream:
                         self.keep_alive = found[6] is None
                         self.exchange = exchange = fast_exchange(self, data, found)
                         exchange.start()
+                        return
+                    if self._set_apart(data):
                         return
                 self._collect(data)
             elif self._tunnel is not None:
@@ -322,6 +328,21 @@ class Downstream:
 
     # --- requests
 
+    def _set_apart(self, data: bytes) -> bool:
+        """Serve one complete head that is clean without the lines of a proxy in front; False when it is something
+        else."""
+        site = self.site
+        apart = site.set_apart(data) if data.endswith(b"\r\n\r\n") else None
+        found = site.fast_request(apart.clean) if apart is not None else None
+        if found is None or not site.framing.agrees_one_message(data, found[6] is not None):
+            self._behind = False
+            return False
+        self._behind = True  # so will be the next one
+        self.keep_alive = found[6] is None
+        self.exchange = exchange = fast_exchange(self, data, found, apart)
+        exchange.start()
+        return True
+
     def _collect(self, data: bytes) -> None:
         """Bytes between two requests: the rest of a body that nobody wants, then a head."""
         if self._discard:
@@ -388,11 +409,17 @@ class Downstream:
 
     def _checked(self, head_bytes: bytes) -> Exchange:
         """The exchange of a whole head, which raises WireError when it is none."""
-        found = self.site.fast_body_request(head_bytes) if head_bytes.startswith(b"P") else None
-        if found is not None and RequestFraming.accepts_head(head_bytes, True):
-            self.keep_alive = found.keep_alive
-            return fast_body_exchange(self, head_bytes, found)
-        head = check_request_head(head_bytes, self.site.limits)
+        site = self.site
+        if head_bytes.startswith(b"P"):
+            apart = None
+            found = site.fast_body_request(head_bytes)
+            if found is None:
+                apart = site.set_apart(head_bytes)
+                found = site.fast_body_request(apart.clean) if apart is not None else None
+            if found is not None and RequestFraming.accepts_head(head_bytes, True):
+                self.keep_alive = found.keep_alive
+                return fast_body_exchange(self, head_bytes, found, apart)
+        head = check_request_head(head_bytes, site.limits)
         if not RequestFraming.accepts_head(head_bytes, head.chunked or head.content_length > 0):
             raise WireError(Failure.BAD_REQUEST, "The request head is not valid HTTP/1.1.")
         self.keep_alive = head.keep_alive

@@ -230,7 +230,8 @@ class Exchange(Attempts):
         checked = self.checked
         if checked is None:
             checked = self.checked = check_request_head(self.raw_head, self.site.limits)
-            self.backend_lines = self.downstream.forward_lines + self.request_id + b"\r\n" + self.trace_line
+            if not self.backend_lines:
+                self.backend_lines = self.downstream.forward_lines + self.request_id + b"\r\n" + self.trace_line
             self.outbound = b""
         if transform is not None:
             refusal = transform(self, checked)

@@ -16,7 +16,7 @@ from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.tunnel import Tunnel
 from gogate_py.middleware.request_view import field_of_head, field_of_list
 from gogate_py.wire.head_check import RequestHead
-from gogate_py.wire.headers import REQUEST_SPECIAL
+from gogate_py.wire.headers import REQUEST_SPECIAL, is_forwarding_name
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.decision import Timeline
@@ -142,12 +142,15 @@ class ExchangeState:
     # --- as stages see it (middleware.chain.RequestView)
 
     def field(self, name: bytes) -> bytes | None:
-        """A header field's value; lines that the head check dropped (identity fields, alias names) are not there."""
+        """A header field's value; lines that the head check dropped (identity fields, alias names), or that say where
+        the request came from, are not there."""
         checked = self.checked
         if name == b"host":
             return self.host
         if checked is None:
-            return None if name in REQUEST_SPECIAL else field_of_head(self.raw_head, name)
+            if name in REQUEST_SPECIAL or is_forwarding_name(name):
+                return None
+            return field_of_head(self.raw_head, name)
         return field_of_list(checked.fields, name)
 
     def forward(self, name: bytes, value: bytes) -> None:

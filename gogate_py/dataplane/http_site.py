@@ -23,7 +23,12 @@ from gogate_py.policy.router import Router
 from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.metrics import ROUTE_HISTOGRAMS
-from gogate_py.wire.fast_head import make_fast_body_request, make_fast_request, make_fast_response
+from gogate_py.wire.fast_head import (
+    make_fast_body_request,
+    make_fast_request,
+    make_fast_response,
+    make_set_apart,
+)
 from gogate_py.wire.head_check import HeadLimits
 from gogate_py.wire.llhttp_check import RequestFraming
 from gogate_py.wire.proxy_protocol import ProxyHeader
@@ -42,11 +47,11 @@ class HttpSite:
 
     # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
     __slots__ = (
-        "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_trusted", "caches", "clients", "counts",
-        "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response", "framing",
-        "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample", "log_timers",
-        "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout", "slow",
-        "trailers", "unrouted_codes", "unrouted_durations", "watcher",
+        "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust", "_trusted", "caches", "clients",
+        "counts", "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response",
+        "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample", "log_timers",
+        "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout", "set_apart",
+        "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, incarnation: int) -> None:
@@ -68,6 +73,7 @@ class HttpSite:
         self.framing = RequestFraming()
         self.fast_request = make_fast_request(self.limits)
         self.fast_body_request = make_fast_body_request(self.limits)
+        self.set_apart = make_set_apart(self.limits)
         self.fast_response = make_fast_response(self.limits)
         self.max_in_flight = 0
         self.log_sample = 0.0
@@ -79,6 +85,7 @@ class HttpSite:
         self.watcher: Decisions | None = None
         self.slow = INFINITE
         self._trusted: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._known_trust: dict[str, bool] = {}
         # --- counters since the last report
         self.local_reasons: dict[str, int] = {}
         self.unrouted_codes: dict[int, int] = {}
@@ -132,6 +139,7 @@ class HttpSite:
         self.idle_timeout = snapshot.timeouts.idle or INFINITE
         self.min_body_rate = snapshot.timeouts.min_body_rate
         self._trusted = [ipaddress.ip_network(cidr) for cidr in snapshot.trusted_proxies]
+        self._known_trust = {}
 
     def _counts_of(self, route: str, *, own_histogram: bool) -> RouteCounts:
         """What is counted on a route. Who has a histogram keeps it: running requests still count there."""
@@ -163,6 +171,7 @@ class HttpSite:
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
         self.fast_body_request = make_fast_body_request(self.limits)
+        self.set_apart = make_set_apart(self.limits)
         self.fast_response = make_fast_response(self.limits)
 
     def accept(
@@ -230,9 +239,17 @@ class HttpSite:
         return key
 
     def is_trusted(self, address: str) -> bool:
-        """Whether a peer is one of trustedProxies."""
+        """Whether a peer is one of trustedProxies. The same ones are asked about again and again."""
         if not self._trusted:
             return False
+        known = self._known_trust.get(address)
+        if known is None:
+            if len(self._known_trust) >= _CACHED_NAMES:
+                self._known_trust.clear()
+            known = self._known_trust[address] = self._in_trusted(address)
+        return known
+
+    def _in_trusted(self, address: str) -> bool:
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:

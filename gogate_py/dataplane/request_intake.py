@@ -14,7 +14,7 @@ from gogate_py.clock import monotonic
 from gogate_py.dataplane.decision import WatchedExchange
 from gogate_py.dataplane.decisions import END_OF_HEAD, SAMPLED
 from gogate_py.dataplane.exchange import Exchange
-from gogate_py.wire.fast_head import FastBodyRequest
+from gogate_py.wire.fast_head import Apart, FastBodyRequest
 from gogate_py.wire.forwarding import client_address, forwarded_lines
 from gogate_py.wire.head_check import RequestHead, check_request_head
 
@@ -23,39 +23,48 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.tracing import TraceContext
 
 
-def fast_exchange(downstream: Downstream, data: bytes, found: re.Match[bytes]) -> Exchange:
-    """The exchange of a clean head without a body (wire.fast_head)."""
+def fast_exchange(
+    downstream: Downstream, head: bytes, found: re.Match[bytes], apart: Apart | None = None
+) -> Exchange:
+    """The exchange of a clean head without a body (wire.fast_head); ``apart``: of one that is clean without some lines.
+    """
     site = downstream.site
     if site.watcher is None:
         exchange, behind = Exchange(site, downstream), END_OF_HEAD
     else:
-        watched, behind = site.watcher.of_clean_head(downstream, data)
+        watched, behind = site.watcher.of_clean_head(downstream, head)
         if watched is None:
-            return _anew(downstream, data, behind)
+            return _anew(downstream, head, behind)
         exchange = watched
     exchange.method, exchange.path, query, host, cut, _ = found.groups()
     if query is not None:
         exchange.query = query
     exchange.host = host
     exchange.client = downstream.client
-    exchange.raw_head = data
+    exchange.raw_head = head
     exchange.fast_answer = exchange.method != b"HEAD"
     exchange.request_id = rid = site.request_id()
     if host != downstream.forward_host:
         _make_forward_lines(downstream, host)
+    lines = downstream.forward_lines
+    if apart is not None:
+        head = apart.clean
+        lines, rid = _claimed(downstream, exchange, apart, host)
     if cut is None:
-        exchange.outbound = b"".join((data[:-2], downstream.forward_lines, rid, behind))
+        exchange.outbound = b"".join((head[:-2], lines, rid, behind))
     else:
         start, end = found.span(5)
-        exchange.outbound = b"".join((data[:start], data[end:-2], downstream.forward_lines, rid, behind))
+        exchange.outbound = b"".join((head[:start], head[end:-2], lines, rid, behind))
     if downstream.secured is not None:
         exchange.scheme = downstream.scheme
     exchange.started = monotonic()
     return exchange
 
 
-def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyRequest) -> Exchange:
-    """The exchange of a clean head with a body of a known length (wire.fast_head)."""
+def fast_body_exchange(
+    downstream: Downstream, head: bytes, found: FastBodyRequest, apart: Apart | None = None
+) -> Exchange:
+    """The exchange of a clean head with a body of a known length (wire.fast_head); ``apart`` as in fast_exchange."""
     site = downstream.site
     if site.watcher is None:
         exchange, behind = Exchange(site, downstream), END_OF_HEAD
@@ -72,7 +81,11 @@ def fast_body_exchange(downstream: Downstream, head: bytes, found: FastBodyReque
     exchange.request_id = rid = site.request_id()
     if found.host != downstream.forward_host:
         _make_forward_lines(downstream, found.host)
-    exchange.outbound = b"".join((head[:start], head[end:-2], downstream.forward_lines, rid, behind))
+    lines = downstream.forward_lines
+    if apart is not None:
+        head = apart.clean
+        lines, rid = _claimed(downstream, exchange, apart, found.host)
+    exchange.outbound = b"".join((head[:start], head[end:-2], lines, rid, behind))
     if downstream.secured is not None:
         exchange.scheme = downstream.scheme
     exchange.started = monotonic()
@@ -93,13 +106,27 @@ def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
     downstream.forward_host = host
 
 
+def _claimed(downstream: Downstream, exchange: Exchange, apart: Apart, host: bytes) -> tuple[bytes, bytes]:
+    """Take over what a proxy in front says of the request, as far as it is believed; → the lines for the backend, the
+    name of the id's line at their end, and the id."""
+    rid = exchange.request_id = apart.request_id() or exchange.request_id
+    if not downstream.trusted:
+        return downstream.forward_lines, rid
+    peer, forwarded = downstream.client, apart.forwarded()
+    exchange.client = client = _client_of(downstream, forwarded)
+    lines = forwarded_lines(peer.encode(), downstream.scheme, host, forwarded, True, client_ip=client.encode())
+    lines += downstream.own_lines + b"X-Request-ID: "
+    exchange.backend_lines = lines + rid + b"\r\n" + exchange.trace_line
+    return lines, rid
+
+
 def checked_exchange(
     downstream: Downstream, head: RequestHead, head_bytes: bytes, *, sampled: bool = False
 ) -> Exchange:
     """The exchange of a head that passed head_check. ``sampled``: that was decided already."""
     site = downstream.site
     has_body = head.chunked or head.content_length > 0
-    client = _client_of(downstream, head)
+    client = _client_of(downstream, head.forwarded)
     trace = site.watcher.trace_of(downstream, head, sampled=sampled) if site.watcher is not None else None
     exchange = _exchange(downstream, head, client, trace)
     exchange.method = head.method
@@ -137,9 +164,9 @@ def _exchange(downstream: Downstream, head: RequestHead, client: str, trace: Tra
     return Exchange(site, downstream) if site.watcher is None else site.watcher.exchange(downstream, trace)
 
 
-def _client_of(downstream: Downstream, head: RequestHead) -> str:
+def _client_of(downstream: Downstream, forwarded: list[tuple[bytes, bytes]]) -> str:
     """The client's address: the peer, unless it may be believed about who is behind it (T7)."""
     if not downstream.trusted:
         return downstream.client
-    chain = [value for name, value in head.forwarded if name == b"x-forwarded-for"]
+    chain = [value for name, value in forwarded if name == b"x-forwarded-for"]
     return client_address(downstream.client, chain, downstream.site.is_trusted)

@@ -239,12 +239,15 @@ def check_request_head(head: bytes, limits: HeadLimits) -> RequestHead:
     _take_framing(request, special)
     _take_connection(request, special)
     _take_expectation(request, special.get(b"expect", []))
-    ids = special.get(REQUEST_ID, [])
-    # Two ids are no id: which of them a backend would log is anybody's guess.
-    if len(ids) == 1 and _request_id(ids[0].strip(b" \t")) is not None:
-        request.request_id = ids[0].strip(b" \t")
+    request.request_id = request_id_of([value.strip(b" \t") for value in special.get(REQUEST_ID, ())])
     request.trace_asked = [value.strip(b" \t") for value in special.get(TRACE_ASKED, ())] == [b"1"]
     return request
+
+
+def request_id_of(values: list[bytes]) -> bytes:
+    """The X-Request-ID to be passed on, of all that came; b"" for none."""
+    # Two ids are no id: which of them a backend would log is anybody's guess.
+    return values[0] if len(values) == 1 and _request_id(values[0]) is not None else b""
 
 
 def check_response_head(head: bytes, limits: HeadLimits) -> ResponseHead:

@@ -7,7 +7,7 @@ import httptools
 import pytest
 from wire_vectors import Received, RequestReceiver, Vector, accepted, load
 
-from gogate_py.wire.fast_head import fast_body_request, fast_request
+from gogate_py.wire.fast_head import fast_body_request, fast_request, set_apart
 from gogate_py.wire.head_check import HeadLimits, RequestHead, find_head_end, strip_leading_empty_line
 from gogate_py.wire.llhttp_check import RequestFraming
 
@@ -64,21 +64,25 @@ def test_every_cut(vector: Vector) -> None:
 def test_fast_path_never_takes_what_is_refused(vector: Vector) -> None:
     """The hot path accepts no head that the full check refuses, and none that it would change."""
     raw = strip_leading_empty_line(vector.raw)
-    posted = fast_body_request(raw[: find_head_end(raw)])
+    whole = raw[: find_head_end(raw)]
+    apart = set_apart(whole)
+    data = apart.clean if apart is not None else whole
+    claims = apart.forwarded() if apart is not None else []
+    posted = fast_body_request(data)
     if posted is not None:
         # The head is: of its body the hot path says nothing.
         assert vector.row.get("refused") in (None, "bad_chunk")
         head = head_of(vector)
         assert posted[:5] == (head.method, head.path, head.query, head.host, head.content_length)
-        assert not head.forwarded
+        assert head.forwarded == claims
         assert not (head.chunked, head.expect_continue, head.websocket).count(True)
-    found = fast_request(raw[: find_head_end(raw)])
+    found = fast_request(data)
     if found is None:
         return
     assert "refused" not in vector.row
     head = head_of(vector)
     assert (found[1], found[2], found[3] or b"", found[4]) == (head.method, head.path, head.query, head.host)
-    assert not head.forwarded
+    assert head.forwarded == claims
     assert head.content_length == -1
     assert not head.chunked
 

@@ -47,6 +47,45 @@ def test_connection_cannot_name_what_the_backend_relies_on() -> None:
     run(main())
 
 
+CLAIMS = (
+    "X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n",
+    "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: [2001:db8::1]:80\r\nX-Forwarded-Host: h.test\r\n",
+    "Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Request-ID: theirs\r\n",
+    "X-Request-ID: one\r\nX-Request-ID: two\r\n",
+    "X-Forwarded-For: nobody, 127.0.0.7\r\nX-Forwarded-Proto: gopher\r\n",
+    "X-Forwarded-For: " + "1" * 70 + "\r\n",
+)
+
+
+@pytest.mark.parametrize("claims", CLAIMS)
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.0/8",)])
+@pytest.mark.parametrize("body", ["", "Content-Length: 2\r\n"])
+def test_what_a_proxy_in_front_says_means_the_same_on_both_roads(
+    claims: str, trusted: tuple[str, ...], body: str
+) -> None:
+    """A head that is clean but for these lines goes as a slice, another one is written anew: to the backend, to stages
+    and in the log they are the same."""
+    seen = []
+
+    async def main() -> None:
+        async with HttpPlane(backend := StubUpstream(), trusted=trusted) as bed:
+            client = await bed.client()
+            for _ in range(2):  # the second time it is known that the lines come first
+                for slow in ("", "TE: trailers\r\n"):
+                    method, before = "POST" if body else "GET", len(backend.received)
+                    head = f"{method} /a?b HTTP/1.1\r\nA: b\r\n{claims}Host: a.test\r\n{slow}{body}\r\n"
+                    await client.send(head.encode() + b"hi" * bool(body))
+                    await client.response()
+                    line = (await bed.logged(len(seen) + 1))[-1]
+                    own = "" if line["request_id"] in claims else line["request_id"]
+                    sent = backend.received[before:].partition(b"\r\n\r\n")[0] + b"\r\n"
+                    fields = sorted((name.lower(), value) for name, value in fields_of(sent) if value != own)
+                    seen.append((line["client"], fields, bool(own)))
+
+    run(main())
+    assert seen == [seen[0]] * 4
+
+
 @pytest.mark.parametrize(
     ("trusted", "chain", "real", "host", "proto"),
     [

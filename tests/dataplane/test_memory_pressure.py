@@ -53,7 +53,7 @@ def test_a_tight_worker_ends_kept_alive_connections_and_recovers(slow: bool) -> 
     async def main() -> None:
         backend = StubUpstream()
         async with HttpPlane(backend) as bed:
-            fields = "X-Request-ID: slow\r\n" if slow else ""
+            fields = "TE: trailers\r\n" if slow else ""
             used = 900
             bed.plane.memory._measure = lambda: used
             bed.plane.memory.limit = 1000

@@ -73,7 +73,7 @@ def test_the_scheme_is_https_wherever_it_is_asked_for() -> None:
         redirect = Redirect("{scheme}://elsewhere.test{path}", 302)
         async with HttpPlane(StubUpstream(), listener=TLS, routes=({"redirect": redirect, "pool": ""},)) as bed:
             client = await bed.client(tls=client_context(), name="a.test")
-            for fields in ("", "X-Forwarded-For: 1.1.1.1\r\n"):
+            for fields in ("", "X-Forwarded-For: 1.1.1.1\r\n", "TE: trailers\r\n"):
                 assert (await client.get("/p", fields)).fields["location"] == "https://elsewhere.test/p"
             client.close()
 
@@ -108,12 +108,12 @@ def test_a_host_that_is_not_the_connections(asked_for: str | None, host: str, st
         settings = {"tls": listener_tls(TLS["tls"].certificates[0], certificate("b.test"))}
         async with HttpPlane(backend := StubUpstream(), listener=settings) as bed:
             peer = await TlsPeer.connect(bed.port, client_context(verify=False), asked_for)
-            for fields in ("", "X-Real-IP: 1.1.1.1\r\n", ""):
+            for fields in ("", "X-Real-IP: 1.1.1.1\r\n", "TE: trailers\r\n", ""):
                 response = await answered(peer, get(host, "/", fields))
                 assert response.status == status
                 if status == 421:
                     assert response.problem["reason"] == "misdirected"
-            assert backend.requests == (3 if status == 200 else 0)
+            assert backend.requests == (4 if status == 200 else 0)
             assert (await answered(peer, get(asked_for or "any.test"))).status == 200
             peer.close()
 

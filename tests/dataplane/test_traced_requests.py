@@ -48,7 +48,7 @@ def sent(backend: StubUpstream) -> str | None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("fields", ["", "X-Forwarded-Proto: x\r\n"], ids=["slice", "anew"])
+@pytest.mark.parametrize("fields", ["", "X-Forwarded-Proto: x\r\n", "TE: trailers\r\n"], ids=["slice", "apart", "anew"])
 def test_parent_sampled(method: str, fields: str) -> None:
     """A sampled parent: a server span below it, a client span below that, which the backend gets as its parent."""
 
@@ -253,8 +253,15 @@ def test_a_supervisor_that_is_behind() -> None:
 
 @pytest.mark.parametrize("trusted", [False, True], ids=["anybody", "trusted proxy"])
 @pytest.mark.parametrize("parent", [SAMPLED, UNSAMPLED])
-@pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 0\r\n",
-                                  "GET / HTTP/1.1\r\nX-Forwarded-Proto: x\r\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 0\r\n",
+        "GET / HTTP/1.1\r\nX-Forwarded-Proto: x\r\n",
+        "GET / HTTP/1.1\r\nTE: trailers\r\n",
+    ],
+)
 def test_only_trusted_proxies_decide_where_that_is_asked_for(head: str, parent: str, trusted: bool) -> None:
     """Anybody else's traceparent and tracestate are replaced by a new trace, which is sampled by chance."""
 

@@ -27,7 +27,7 @@ from mutations import DISAGREED, stream
 from gogate_py.errors import WireError
 from gogate_py.wire import proxy_protocol
 from gogate_py.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, is_plain
-from gogate_py.wire.fast_head import fast_body_request, fast_request, fast_response
+from gogate_py.wire.fast_head import fast_body_request, fast_request, fast_response, set_apart
 from gogate_py.wire.forwarding import client_address, forwarded_lines, request_head, response_head
 from gogate_py.wire.head_check import (
     HeadLimits,
@@ -112,7 +112,9 @@ def check_request(data: bytes, pieces: list[bytes], limits: HeadLimits = LIMITS)
     bare = strip_leading_empty_line(data)
     end = find_head_end(bare)
     if end > 0:
-        fast = fast_request(bare[:end]) or fast_body_request(bare[:end])
+        apart = set_apart(bare[:end])
+        clean = apart.clean if apart is not None else bare[:end]
+        fast = fast_request(clean) or fast_body_request(clean)
         assert fast is None or isinstance(whole.result.head, RequestHead) or whole.result.refused in ("bad_chunk",)
         RequestFraming.accepts_head(bare[:end], True)
     head = whole.result.head
@@ -260,8 +262,8 @@ def test_any_path(path: bytes, escaped_slashes: bool) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [is_valid_host, fast_request, fast_body_request, fast_response],
-    ids=["host", "request", "body_request", "response"],
+    [is_valid_host, fast_request, fast_body_request, fast_response, set_apart],
+    ids=["host", "request", "body_request", "response", "apart"],
 )
 def test_any_bytes_are_no_exception(function: Callable[[bytes], object]) -> None:
     """Functions that answer yes or no do so for any bytes."""

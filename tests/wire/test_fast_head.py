@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gogate_py.errors import WireError
 from gogate_py.wire.fast_head import (
     fast_body_request,
     fast_request,
@@ -13,6 +14,7 @@ from gogate_py.wire.fast_head import (
     make_fast_body_request,
     make_fast_request,
     make_fast_response,
+    set_apart,
 )
 from gogate_py.wire.forwarding import request_head
 from gogate_py.wire.head_check import HeadLimits, check_request_head, check_response_head
@@ -179,9 +181,29 @@ def without_cut(head: bytes, start: int, end: int) -> bytes:
     return head[:start] + head[end:]
 
 
+def what_is_clean(head: bytes) -> bytes:
+    """What the hot path looks at: the head, or what it is without the lines of a proxy in front, of which the full
+    check, if it takes the head, says the same."""
+    apart = set_apart(head)
+    if apart is None:
+        return head
+    assert apart.whole is head
+    try:
+        checked = check_request_head(head, HeadLimits())
+    except WireError:
+        assert fast_request(apart.clean) is None
+        assert fast_body_request(apart.clean) is None
+    else:
+        if checked.minor:
+            assert (apart.forwarded(), apart.request_id()) == (checked.forwarded, checked.request_id)
+    assert set_apart(apart.clean) is None
+    return apart.clean
+
+
 def assert_same_request(head: bytes) -> None:
     """If the hot path takes the head, the full check takes it, too, and forwards the same meaning; llhttp agrees."""
-    found = fast_request(head)
+    clean = what_is_clean(head)
+    found = fast_request(clean)
     if found is None:
         return
     checked = check_request_head(head, HeadLimits())
@@ -190,9 +212,9 @@ def assert_same_request(head: bytes) -> None:
     assert checked.keep_alive == (closes is None)
     assert (checked.chunked, checked.content_length) == (False, -1)
     assert (checked.websocket, checked.expect_continue) == (False, False)
-    assert (checked.forwarded, checked.request_id) == ([], b"")
+    assert clean is not head or (checked.forwarded, checked.request_id) == ([], b"")
     start, end = found.span(5) if cut is not None else (0, 0)
-    sliced = without_cut(head, start, end)
+    sliced = without_cut(clean, start, end)
     slow = request_head(checked, b"")
     assert sliced.split(b"\r\n")[0] == slow.split(b"\r\n")[0]
     sent = parse_lines(sliced)
@@ -203,7 +225,8 @@ def assert_same_request(head: bytes) -> None:
 
 def assert_same_body_request(head: bytes) -> None:
     """The same of a head that announces a body."""
-    found = fast_body_request(head)
+    clean = what_is_clean(head)
+    found = fast_body_request(clean)
     if found is None:
         return
     checked = check_request_head(head, HeadLimits())
@@ -211,8 +234,8 @@ def assert_same_body_request(head: bytes) -> None:
     assert found.keep_alive == checked.keep_alive
     assert (checked.chunked, checked.content_length) == (False, found.length)
     assert (checked.websocket, checked.expect_continue) == (False, False)
-    assert (checked.forwarded, checked.request_id) == ([], b"")
-    sliced = without_cut(head, found.cut_start, found.cut_end)
+    assert clean is not head or (checked.forwarded, checked.request_id) == ([], b"")
+    sliced = without_cut(clean, found.cut_start, found.cut_end)
     slow = request_head(checked, b"")
     assert sliced.split(b"\r\n")[0] == slow.split(b"\r\n")[0]
     framing = [field for field in parse_lines(sliced) if field[0].lower() in (b"host", b"content-length")]
@@ -417,6 +440,60 @@ def test_ordinary_responses_are_fast() -> None:
 def test_unusual_responses_are_not_fast(head: bytes) -> None:
     """Other framing, two regions to cut, statuses without a body: the full check decides."""
     assert fast_response(head) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "forwarded", "request_id"),
+    [
+        ((b"X-Forwarded-For: 1.2.3.4",), [(b"x-forwarded-for", b"1.2.3.4")], b""),
+        ((b"x-forwarded-A:1, 2 ", b"X-Forwarded-B:"), [(b"x-forwarded-a", b"1, 2"), (b"x-forwarded-b", b"")], b""),
+        ((b"X-Real-IP: a", b"Forwarded: for=\xff"), [(b"x-real-ip", b"a"), (b"forwarded", b"for=\xff")], b""),
+        ((b"X-Request-ID: abc", b"X-Forwarded-Port: 443"), [(b"x-forwarded-port", b"443")], b"abc"),
+        ((b"X-Request-ID: abc", b"X-Request-ID: abc"), [], b""),
+        ((b"X-Request-ID: a b",), [], b""),
+    ],
+)
+def test_lines_of_a_proxy_in_front(
+    lines: tuple[bytes, ...], forwarded: list[tuple[bytes, bytes]], request_id: bytes
+) -> None:
+    """They are taken out wherever they stand, and nothing else is; the request is as fast as without them."""
+    others = [b"Host: a", b"Accept: */*", b"Connection: keep-alive"]
+    for at in range(len(others) + 1):
+        head = b"".join(line + b"\r\n" for line in (b"GET / HTTP/1.1", *others[:at], *lines, *others[at:], b""))
+        apart = set_apart(head)
+        assert apart is not None
+        assert apart.clean == b"".join(line + b"\r\n" for line in (b"GET / HTTP/1.1", *others, b""))
+        assert (apart.forwarded(), apart.request_id()) == (forwarded, request_id)
+        assert fast_request(apart.clean) is not None
+        assert_same_request(head)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded: a\r\nX-Real-IPs: b\r\nX-Forwarded-: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For : a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: a\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: a\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: a\rb\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For_A: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-" + b"a" * 245 + b": a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-Forwarded-For: a\r\n" * 100 + b"\r\n",
+    ],
+)
+def test_what_stays_in_a_head(head: bytes) -> None:
+    """Other names, and lines that are not clean, are left for the proof, and heads over a limit for the full check."""
+    assert set_apart(head) is None
+    assert_same_request(head)
+
+
+def test_a_line_behind_a_folded_one_is_no_line() -> None:
+    """The value of the line goes on: the head is refused, not forwarded without its middle."""
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: a\r\n b\r\n\r\n"
+    apart = set_apart(head)
+    assert apart is not None
+    assert fast_request(apart.clean) is None
 
 
 def test_limits_and_methods_are_part_of_the_proof() -> None:
