@@ -4,8 +4,8 @@ A head that these expressions match may be forwarded as a slice, because nothing
 canonical origin-form target, exactly one valid Host, clean names, and none of the fields that need work (hop-by-hop,
 forwarding, expectations). A method that is normally without a body comes without framing fields; POST, PUT and PATCH
 come with exactly one Content-Length in its canonical form; an answer comes with that or with exactly one
-Transfer-Encoding, which is chunked. Everything else, valid or not, takes head_check and
-forwarding. The two roads are held together by property tests: what is accepted here is accepted there
+Transfer-Encoding, which is chunked, and with none of them if it is a 204 or 304. Everything else, valid or not, takes
+head_check and forwarding. The two roads are held together by property tests: what is accepted here is accepted there
 and means the same.
 
 How it is done:
@@ -55,7 +55,8 @@ class FastBodyRequest(NamedTuple):
     cut_end: int
 
 
-# Status, Content-Length or -1 for chunked, and the region to cut: start and end, equal when nothing is to be cut.
+# Status, Content-Length (0 for 204 and 304) or -1 for chunked, and the region to cut: start and end, equal when nothing
+# is to be cut.
 FastResponse = tuple[int, int, int, int]
 
 # The others could come without a body, too, but then their framing deserves a look.
@@ -273,6 +274,9 @@ def make_fast_response(limits: HeadLimits) -> Callable[[bytes], FastResponse | N
         rb"HTTP/1\.1 (?!204|304)([2-5][0-9][0-9]) %b*+\r\n%b%b%b\r\n%b%b\r\n"
         % (VALUE, _RESPONSE_FIELDS, cut, _RESPONSE_FRAMING, _RESPONSE_FIELDS, cut)
     ).fullmatch
+    match_bodiless = re.compile(
+        rb"HTTP/1\.1 (204|304) %b*+\r\n%b%b\r\n" % (VALUE, _RESPONSE_FIELDS, cut)
+    ).fullmatch
     largest = limits.response_head
     most_lines = limits.response_fields + 2
 
@@ -286,7 +290,11 @@ def make_fast_response(limits: HeadLimits) -> Callable[[bytes], FastResponse | N
             return None
         found = match(head)
         if found is None:
-            return None
+            found = match_bodiless(head)
+            if found is None:
+                return None
+            start, end = found.span(2)
+            return int(found[1]), 0, max(0, start), max(0, end)
         status, before, length, after = found.groups()
         if length is None and _event_stream(head):  # its silence means nothing: deadlines are others
             return None

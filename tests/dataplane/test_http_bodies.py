@@ -57,6 +57,9 @@ RESPONSES = {
     b"5\r\nhello\r\n6;e=1\r\n world\r\n0\r\nT: x\r\n\r\n": b"hello world",
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 No\r\nX: \r\nContent-Length: 0\r\n\r\n": b"",
     b"HTTP/1.1 204 No Content\r\n\r\n": b"",
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n": b"",
+    b"HTTP/1.1 304 Not Modified\r\nETag: x\r\nConnection: keep-alive\r\n\r\n": b"",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n": b"",
 }
 
 

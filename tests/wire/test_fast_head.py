@@ -84,7 +84,7 @@ TARGETS = [b"/a//b", b"/./a", b"/a/..", b"/a/.b", b"/%41", b"/a;b", b"/a|b", b"/
 TARGETS += [b"/a b", b"/\xe9", b"//", b"", b"/a?b c"]
 VERSIONS = [b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"]
 STATUSES = st.sampled_from(
-    [b"200 OK", b"200 OK", b"404 Not Found", b"500", b"299 ", b"204 No Content", b"304 X", b"101 X", b"600 X"]
+    [b"200 OK", b"200 OK", b"404 Not Found", b"500", b"299 ", b"204 No Content", b"304 X", b"304 ", b"101 X", b"600 X"]
 )
 OCTETS = st.sampled_from([b"", b" ", b"\r", b"\n", b":", b"\0", b"a", b"-", b"_", b"%", b"/", b".", b"\x7f", b"\xff"])
 
@@ -163,6 +163,8 @@ responses = mutated(
                 [b"transfer-encoding: chunked", b"Connection: keep-alive"],
                 [b"Transfer-Encoding: chunked", b"Content-Type: text/event-stream"],
                 [b"Transfer-Encoding: chunked", b"Content-Length: 5"],
+                [],
+                [b"Connection: keep-alive"],
             ]
         ).flatmap(fields),
     )
@@ -258,12 +260,16 @@ def assert_same_response(head: bytes) -> None:
         return
     checked = check_response_head(head, HeadLimits())
     status, length, start, end = fast
-    assert (status, length) == (checked.status, checked.content_length)
+    bodiless = status in (204, 304)
+    assert (status, -1 if bodiless else length) == (checked.status, checked.content_length)
     assert checked.keep_alive
     assert checked.chunked == (length < 0)
     sent = parse_lines(without_cut(head, start, end))
     framing = [(name.lower(), value) for name, value in sent if name.lower() in FRAMING]
-    assert framing == [(b"transfer-encoding", b"chunked") if length < 0 else framing[0]]
+    if bodiless:
+        assert (length, framing) == (0, [])
+    else:
+        assert framing == [(b"transfer-encoding", b"chunked") if length < 0 else framing[0]]
     assert [field for field in sent if field[0].lower() not in FRAMING] == checked.fields
 
 
@@ -407,6 +413,10 @@ def test_ordinary_responses_are_fast() -> None:
     assert node[:2] == (200, 7)
     assert NODE[node[2] : node[3]] == b"Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n"
     assert fast_response(FLASK) == (200, -1, 0, 0)
+    assert fast_response(b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n") == (204, 0, 0, 0)
+    unchanged = b"HTTP/1.1 304 Not Modified\r\nETag: x\r\nConnection: keep-alive\r\nDate: x\r\n\r\n"
+    assert fast_response(unchanged) == (304, 0, 36, 60)
+    assert unchanged[36:60] == b"Connection: keep-alive\r\n"
     node = fast_response(NODE.replace(b"Content-Length: 7", b"Transfer-Encoding: chunked"))
     assert node is not None
     assert node[:2] == (200, -1)
