@@ -191,10 +191,7 @@ class Downstream:
                     fast_request = site.fast_request
                     found = self._known
                     if found is None or found.string != data or self._known_to is not fast_request:
-                        found = fast_request(data)
-                        if found is not None and not site.framing.agrees_one_message(data, found[6] is not None):
-                            found = None
-                        self._known = found
+                        found = self._known = site.clean_request(data)
                         self._known_to = fast_request
                     if found is not None:
                         self.keep_alive = found[6] is None

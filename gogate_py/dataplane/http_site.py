@@ -24,6 +24,7 @@ from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.metrics import ROUTE_HISTOGRAMS
 from gogate_py.wire.fast_head import (
+    FastRequest,
     make_fast_body_request,
     make_fast_request,
     make_fast_response,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from gogate_py.dataplane.secured import Secured
 
 _CACHED_NAMES: Final = 1024
+#: Clean heads that are remembered, at most half a MB of them.
+_KNOWN_HEADS: Final = 512
+_LARGEST_KNOWN: Final = 1024
 
 
 class HttpSite:
@@ -47,11 +51,11 @@ class HttpSite:
 
     # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
     __slots__ = (
-        "_budgets", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust", "_trusted", "caches", "clients",
-        "counts", "decisions", "drain_idle", "draining", "fast_body_request", "fast_request", "fast_response",
-        "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample", "log_timers",
-        "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout", "set_apart",
-        "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
+        "_budgets", "_clean_heads", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust", "_trusted",
+        "caches", "clients", "counts", "decisions", "drain_idle", "draining", "fast_body_request", "fast_request",
+        "fast_response", "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample",
+        "log_timers", "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout",
+        "set_apart", "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, incarnation: int) -> None:
@@ -100,6 +104,7 @@ class HttpSite:
         self._id_prefix = b"%02x%02x%s-" % (plane.slot, incarnation & 0xFF, os.urandom(6).hex().encode())
         self._ids = 0
         self._host_keys: dict[bytes, bytes] = {}
+        self._clean_heads: dict[bytes, FastRequest] = {}
         self.decisions = Decisions(self)
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -170,9 +175,25 @@ class HttpSite:
         # What only the gateway may set (T8) is no trailer of a client's, either.
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
+        self._clean_heads = {}
         self.fast_body_request = make_fast_body_request(self.limits)
         self.set_apart = make_set_apart(self.limits)
         self.fast_response = make_fast_response(self.limits)
+
+    def clean_request(self, data: bytes) -> FastRequest | None:
+        """The proof that these bytes are one clean head without a body and nothing else, or None. Connections that come
+        for one request, and clients of one program, bring the same bytes again and again."""
+        known = self._clean_heads
+        found = known.get(data)
+        if found is None:
+            found = self.fast_request(data)
+            if found is None or not self.framing.agrees_one_message(data, found[6] is not None):
+                return None
+            if len(data) <= _LARGEST_KNOWN:
+                if len(known) >= _KNOWN_HEADS:
+                    known.clear()
+                known[data] = found
+        return found
 
     def accept(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from doubles.http_plane import HttpPlane, run
 from doubles.stub_upstream import StubUpstream, answer, answering
 
+from gogate_py.dataplane.http_site import _KNOWN_HEADS, _LARGEST_KNOWN
 from gogate_py.snapshot import HeadRules
 
 
@@ -106,5 +108,29 @@ def test_a_change_of_the_rules_counts_from_the_next_request_on() -> None:
             assert backend.received.count(b"X-User-Id: me") == 1
             await client.get(fields="X-User-Id: you\r\n")
             assert b"you" not in backend.received
+
+    run(main())
+
+
+def test_heads_that_are_known_are_checked_anew_by_new_rules() -> None:
+    """A head that many connections brought is not looked at each time, but again when limits change; many different
+    ones, and large ones, are not kept."""
+
+    async def main() -> None:
+        backend = StubUpstream()
+        async with HttpPlane(backend) as bed:
+            for _ in range(3):
+                client = await bed.client()
+                assert [(await client.get("/known")).status for _ in range(2)] == [200, 200]
+            known = bed.plane.http._clean_heads
+            assert len(known) == 1
+            for number in range(_KNOWN_HEADS + 5):
+                assert (await client.get(f"/{number}", f"X-A: {'a' * (number % 3 * 600)}\r\n")).status == 200
+            assert 0 < len(known) <= _KNOWN_HEADS
+            assert max(map(len, known)) <= _LARGEST_KNOWN
+            bed.limits = msgspec.structs.replace(bed.limits, request_line=16)
+            await bed.apply()
+            client = await bed.client()
+            assert (await client.get("/known")).status == 414
 
     run(main())

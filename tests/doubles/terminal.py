@@ -69,7 +69,9 @@ class Terminal:
 
     def read(self, timeout: float = 0.05) -> bool:
         """Take what was written, if anything was."""
-        if not select.select([self._master], [], [], timeout)[0]:
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN)
+        if not poll.poll(timeout * 1000):
             return False
         try:
             data = os.read(self._master, 65536)

@@ -361,8 +361,9 @@ def exchanged(address: tuple[str, int], name: str, payload: bytes) -> bytes:
                 if unsent:
                     with contextlib.suppress(ssl.SSLWantWriteError):
                         unsent = unsent[sock.send(unsent[:65536]) :]
-                ready = select.select([sock], [sock] if unsent else [], [], 10)
-                assert any(ready), "nothing more came within 10 s"
+                poll = select.poll()  # select itself cannot watch a descriptor above 1023
+                poll.register(sock, select.POLLIN | (select.POLLOUT if unsent else 0))
+                assert poll.poll(10_000), "nothing more came within 10 s"
                 continue
             if not more:
                 break
