@@ -329,9 +329,9 @@ class Downstream:
         """Serve one complete head that is clean without the lines of a proxy in front; False when it is something
         else."""
         site = self.site
-        apart = site.set_apart(data) if data.endswith(b"\r\n\r\n") else None
-        found = site.fast_request(apart.clean) if apart is not None else None
-        if found is None or not site.framing.agrees_one_message(data, found[6] is not None):
+        apart = site.set_apart(data) if data.find(b"\r\n\r\n") == len(data) - 4 else None
+        found = site.clean_request(apart.clean) if apart is not None else None
+        if apart is None or found is None:
             self._behind = False
             return False
         self._behind = True  # so will be the next one

@@ -47,6 +47,25 @@ def test_connection_cannot_name_what_the_backend_relies_on() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    "behind", [b"X-Forwarded-For: b\r\n", b"X-Forwarded-For: b\r\n\r\n", b"X-Real-IP: b\r\nA: b\r\n\r\n"]
+)
+def test_such_a_line_behind_a_request_is_no_part_of_it(behind: bytes) -> None:
+    """Taken out, it would leave one whole head: the bytes begin another request, which is none."""
+
+    async def main() -> None:
+        async with HttpPlane(backend := StubUpstream()) as bed:
+            for before in (b"", b"X-Forwarded-For: a\r\n"):
+                client = await bed.client()
+                await client.send(b"GET / HTTP/1.1\r\nHost: a.test\r\n" + before + b"\r\n" + behind)
+                assert (await client.response()).status == 200
+                client.eof()
+                assert (await client.response()).status == 400
+            assert backend.requests == 2
+
+    run(main())
+
+
 CLAIMS = (
     "X-Forwarded-For: 6.6.6.6, 9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n",
     "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: [2001:db8::1]:80\r\nX-Forwarded-Host: h.test\r\n",
