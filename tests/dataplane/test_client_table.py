@@ -272,7 +272,8 @@ def test_the_hash_is_the_same_in_every_process_and_another_in_every_run() -> Non
     one, other = Arena.create(), Arena.create()
     keys = [client_key(f"10.0.{number >> 8}.{number & 255}") for number in range(4096)]
     buckets = [ClientTable(one, 0, 1)._bucket(key) for key in keys]
-    assert buckets == [ClientTable(Arena(os.dup(one.fd)), 1, 2)._bucket(key) for key in keys]
+    in_another = ClientTable(Arena(os.dup(one.fd)), 1, 2)
+    assert buckets == [in_another._bucket(key) for key in keys]
     assert buckets != [ClientTable(other, 0, 1)._bucket(key) for key in keys]
     assert all(bucket % CLIENT_BUCKET == 0 and bucket < CLIENT_ENTRIES for bucket in buckets)
     assert max(buckets.count(bucket) for bucket in set(buckets)) <= CLIENT_BUCKET
