@@ -27,7 +27,6 @@ from gogate_py.middleware.route_match import routed_method
 from gogate_py.middleware.transform import Transform
 from gogate_py.policy.router import NotAllowed
 from gogate_py.wire.chunked import ChunkedDecoder
-from gogate_py.wire.head_check import check_request_head
 from gogate_py.wire.headers import dashed
 
 if TYPE_CHECKING:
@@ -225,11 +224,22 @@ class Exchange(Attempts):
     def _chosen(self, chosen: Chosen) -> LivePool:
         return chosen.pool
 
+    def _rewrite(self, transform: Transform) -> Refusal | None:
+        """Nothing but the path of a clean head is changed: in the slice that goes to the backend."""
+        path = transform.path_of(self)
+        if isinstance(path, Refusal):
+            return path
+        head = self.outbound
+        self.outbound = b"%b %b%b HTTP/1.1%b" % (self.method, path, self.query, head[head.index(b"\r\n") :])
+        return None
+
     def _transform(self, transform: Transform | None) -> Refusal | None:
         """Take the head apart if that was not needed so far, and change it as route and stages want it."""
         checked = self.checked
         if checked is None:
-            checked = self.checked = check_request_head(self.raw_head, self.site.limits)
+            if transform is not None and transform.edits is None and self._forwarded is None and self._withheld is None:
+                return self._rewrite(transform)
+            checked = self.checked = self.site.checked_request(self.raw_head)
             if not self.backend_lines:
                 self.backend_lines = self.downstream.forward_lines + self.request_id + b"\r\n" + self.trace_line
             self.outbound = b""

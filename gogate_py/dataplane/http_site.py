@@ -30,7 +30,7 @@ from gogate_py.wire.fast_head import (
     make_fast_response,
     make_set_apart,
 )
-from gogate_py.wire.head_check import HeadLimits
+from gogate_py.wire.head_check import HeadLimits, RequestHead, check_request_head
 from gogate_py.wire.llhttp_check import RequestFraming
 from gogate_py.wire.proxy_protocol import ProxyHeader
 
@@ -51,11 +51,11 @@ class HttpSite:
 
     # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
     __slots__ = (
-        "_budgets", "_clean_heads", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust", "_trusted",
-        "caches", "clients", "counts", "decisions", "drain_idle", "draining", "fast_body_request", "fast_request",
-        "fast_response", "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons", "log_sample",
-        "log_timers", "max_in_flight", "memory", "min_body_rate", "other_durations", "plane", "request_header_timeout",
-        "set_apart", "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
+        "_budgets", "_checked_heads", "_clean_heads", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust",
+        "_trusted", "caches", "clients", "counts", "decisions", "drain_idle", "draining", "fast_body_request",
+        "fast_request", "fast_response", "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons",
+        "log_sample", "log_timers", "max_in_flight", "memory", "min_body_rate", "other_durations", "plane",
+        "request_header_timeout", "set_apart", "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, incarnation: int) -> None:
@@ -105,6 +105,7 @@ class HttpSite:
         self._ids = 0
         self._host_keys: dict[bytes, bytes] = {}
         self._clean_heads: dict[bytes, FastRequest] = {}
+        self._checked_heads: dict[bytes, RequestHead] = {}
         self.decisions = Decisions(self)
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -176,6 +177,7 @@ class HttpSite:
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
         self._clean_heads = {}
+        self._checked_heads = {}
         self.fast_body_request = make_fast_body_request(self.limits)
         self.set_apart = make_set_apart(self.limits)
         self.fast_response = make_fast_response(self.limits)
@@ -194,6 +196,18 @@ class HttpSite:
                     known.clear()
                 known[data] = found
         return found
+
+    def checked_request(self, head: bytes) -> RequestHead:
+        """A head that was found clean, taken apart; the same ones come again and again."""
+        known = self._checked_heads
+        found = known.get(head)
+        if found is None:
+            found = check_request_head(head, self.limits)
+            if len(head) <= _LARGEST_KNOWN:
+                if len(known) >= _KNOWN_HEADS:
+                    known.clear()
+                known[head] = found
+        return found.copy()
 
     def accept(
         self,

@@ -25,7 +25,7 @@ from gogate_py.clock import monotonic
 from gogate_py.errors import Failure, WireError
 from gogate_py.wire.chunked import ChunkedDecoder, is_plain
 from gogate_py.wire.fast_head import FastResponse
-from gogate_py.wire.head_check import ResponseHead, check_response_head, find_head_end, has_body
+from gogate_py.wire.head_check import HeadLimits, ResponseHead, check_response_head, find_head_end, has_body
 
 if TYPE_CHECKING:
     from gogate_py.dataplane.attempts import Attempts
@@ -42,6 +42,8 @@ CLOSED: Final = 6
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 MAX_INTERIM: Final = 8
+#: Heads that were taken apart are remembered up to this size: every kept connection may have one.
+LARGEST_KNOWN: Final = 1024
 #: How long a closed connection may take to deliver what was written to it, seconds.
 FLUSH: Final = 5.0
 
@@ -51,6 +53,9 @@ class Upstream:
 
     __slots__ = (
         "_buffer",
+        "_checked_by",
+        "_checked_bytes",
+        "_checked_head",
         "_decoder",
         "_interim",
         "_keep",
@@ -96,6 +101,10 @@ class Upstream:
         self._known_head = b""
         self._known_answer: FastResponse = (0, 0, 0, 0)
         self._known_to: object = None
+        # The same of the last one that was taken apart.
+        self._checked_bytes = b""
+        self._checked_by: HeadLimits | None = None
+        self._checked_head: ResponseHead | None = None
 
     # --- asyncio
 
@@ -298,7 +307,7 @@ class Upstream:
                     self._known_to = exchange.site.fast_response
                     self._fast(exchange, data, end, fast)
                     return
-            head = check_response_head(head_bytes, limits)
+            head = self._checked(head_bytes, limits)
             data = data[end:]
             if head.status >= 200:
                 break
@@ -308,6 +317,16 @@ class Upstream:
             if not data:
                 return
         self._final(exchange, head, data, end)
+
+    def _checked(self, data: bytes, limits: HeadLimits) -> ResponseHead:
+        """A head that is taken apart: because it is not clean, or because a route changes it. The last one is known."""
+        known = self._checked_head
+        if known is None or data != self._checked_bytes or limits is not self._checked_by:
+            known = check_response_head(data, limits)
+            if len(data) > LARGEST_KNOWN:
+                return known
+            self._checked_bytes, self._checked_by, self._checked_head = data, limits, known
+        return known.copy()
 
     def _fast(self, exchange: Attempts, data: bytes, end: int, fast: FastResponse) -> None:
         """A clean head, forwarded as a slice (PERFORMANCE.md section 2), and so is a body that needs no work."""

@@ -34,11 +34,19 @@ class Transform:
             if refusal is not None:
                 return refusal
         if self.rewrite is not None:
-            try:
-                head.path = self.rewrite(request.path)
-            except WireError as error:
-                return Refusal(error.failure, error.detail, counted="path")
+            path = self.path_of(request)
+            if isinstance(path, Refusal):
+                return path
+            head.path = path
         return None
+
+    def path_of(self, request: RequestView) -> bytes | Refusal:
+        """The path that the backend gets, where it is rewritten."""
+        assert self.rewrite is not None
+        try:
+            return self.rewrite(request.path)
+        except WireError as error:
+            return Refusal(error.failure, error.detail, counted="path")
 
 
 def compile_transform(route: HttpRoute) -> Transform | None:

@@ -144,6 +144,17 @@ class RequestHead:
         self.trace_asked = False  # by X-Gogate-Trace: 1
         self.forwarded: list[tuple[bytes, bytes]] = []
 
+    def copy(self) -> RequestHead:
+        """One that may be changed for itself. Written out: copy.copy takes 3 µs."""
+        other = RequestHead.__new__(RequestHead)
+        other.method, other.target, other.minor = self.method, self.target, self.minor
+        other.path, other.query, other.host = self.path, self.query, self.host
+        other.fields, other.forwarded = self.fields.copy(), self.forwarded.copy()
+        other.content_length, other.chunked, other.keep_alive = self.content_length, self.chunked, self.keep_alive
+        other.expect_continue, other.websocket = self.expect_continue, self.websocket
+        other.request_id, other.trace_asked = self.request_id, self.trace_asked
+        return other
+
 
 class ResponseHead:
     """A response head that passed the check; ``fields`` have neither framing nor hop-by-hop fields nor X-Request-ID.
@@ -163,6 +174,13 @@ class ResponseHead:
         self.chunked = False
         self.keep_alive = False
         self.upgrade = b""
+
+    def copy(self) -> ResponseHead:
+        """One that may be changed for itself."""
+        other = ResponseHead(self.status, self.minor, self.reason)
+        other.fields, other.upgrade = self.fields.copy(), self.upgrade
+        other.content_length, other.chunked, other.keep_alive = self.content_length, self.chunked, self.keep_alive
+        return other
 
 
 def find_head_end(buffer: bytes | bytearray, start: int = 0) -> int:

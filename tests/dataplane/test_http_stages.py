@@ -643,7 +643,7 @@ def test_head_of_a_local_answer() -> None:
     ],
 )
 def test_fast_and_slow_heads_are_changed_alike(rules: dict[str, Any]) -> None:
-    """Whether a head came whole or byte by byte, the backend gets the same."""
+    """Whether a head came whole or in pieces, for the first time or again, the backend gets the same."""
 
     async def main() -> None:
         async with HttpPlane(backend := StubUpstream(), routes=(rules,)) as bed:
@@ -651,18 +651,40 @@ def test_fast_and_slow_heads_are_changed_alike(rules: dict[str, Any]) -> None:
                 b"GET /api/users/7?a=1&key=k1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: t\r\nX-API-Key: k1\r\n"
                 b"x-debug: 1\r\nX-Consumer: forged\r\nAccept: */*\r\nVia: other\r\n\r\n"
             )
-            client = await bed.client()
-            await client.send(head)
-            assert (await client.response()).status == 200
-            await client.send_pieces([head[:1], head[1:40], head[40:]])
-            assert (await client.response()).status == 200
-            first, second = re.findall(rb"GET .*?\r\n\r\n", backend.received, re.DOTALL)
+            for _ in range(2):
+                client = await bed.client()
+                for _ in range(2):
+                    await client.send(head)
+                    assert (await client.response()).status == 200
+                await client.send_pieces([head[:1], head[1:40], head[40:]])
+                assert (await client.response()).status == 200
             line = rb"(?i)X-Request-ID: .*\r\n"
-            fast, slow = (re.sub(line, b"", one).split(b"\r\n") for one in (first, second))
-            assert fast[0] == slow[0]
-            assert sorted(fast) == sorted(slow)
-            if rules:
-                assert fast == slow
+            heads = re.findall(rb"GET .*?\r\n\r\n", re.sub(line, b"", backend.received), re.DOTALL)
+            assert len(heads) == 6
+            for one in heads:
+                assert one.split(b"\r\n")[0] == heads[0].split(b"\r\n")[0]
+                assert sorted(one.split(b"\r\n")) == sorted(heads[0].split(b"\r\n"))
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2\r\n\r\nhi", b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"]
+)
+def test_answers_that_come_again_are_changed_alike(framing: bytes) -> None:
+    """Every answer gets what the route adds once, also when its backend's head is the same as before."""
+
+    async def main() -> None:
+        rules = (route(response_fields=FieldEdits(("X-Gone",), (("X-Set", "1"),), (("X-Added", "{path}"),))),)
+        script = answering(b"HTTP/1.1 200 OK\r\nX-Gone: 1\r\nX-Kept: 1\r\n" + framing)
+        async with HttpPlane(StubUpstream(script), routes=rules) as bed:
+            client = await bed.client()
+            for path in ("/a", "/a", "/b"):
+                before = len(client.received)
+                assert (await client.get(path)).body == b"hi"
+                names = [(name.lower(), value) for name, value in fields_of(client.received[before:])]
+                added = [(name, value) for name, value in names if name.startswith("x-") and name != "x-request-id"]
+                assert added == [("x-kept", "1"), ("x-set", "1"), ("x-added", path)]
 
     run(main())
 
