@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -44,6 +44,9 @@ _CACHED_NAMES: Final = 1024
 #: Clean heads that are remembered, at most half a MB of them.
 _KNOWN_HEADS: Final = 512
 _LARGEST_KNOWN: Final = 1024
+
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
 
 
 class HttpSite:
@@ -192,9 +195,7 @@ class HttpSite:
             if found is None or not self.framing.agrees_one_message(data, found[6] is not None):
                 return None
             if len(data) <= _LARGEST_KNOWN:
-                if len(known) >= _KNOWN_HEADS:
-                    known.clear()
-                known[data] = found
+                _remember(known, data, found, _KNOWN_HEADS)
         return found
 
     def checked_request(self, head: bytes) -> RequestHead:
@@ -204,9 +205,7 @@ class HttpSite:
         if found is None:
             found = check_request_head(head, self.limits)
             if len(head) <= _LARGEST_KNOWN:
-                if len(known) >= _KNOWN_HEADS:
-                    known.clear()
-                known[head] = found
+                _remember(known, head, found, _KNOWN_HEADS)
         return found.copy()
 
     def accept(
@@ -268,9 +267,7 @@ class HttpSite:
         key = self._host_keys.get(host)
         if key is None:
             key = host_key(host)
-            if len(self._host_keys) >= _CACHED_NAMES:
-                self._host_keys.clear()
-            self._host_keys[host] = key
+            _remember(self._host_keys, host, key, _CACHED_NAMES)
         return key
 
     def is_trusted(self, address: str) -> bool:
@@ -279,9 +276,8 @@ class HttpSite:
             return False
         known = self._known_trust.get(address)
         if known is None:
-            if len(self._known_trust) >= _CACHED_NAMES:
-                self._known_trust.clear()
-            known = self._known_trust[address] = self._in_trusted(address)
+            known = self._in_trusted(address)
+            _remember(self._known_trust, address, known, _CACHED_NAMES)
         return known
 
     def _in_trusted(self, address: str) -> bool:
@@ -362,3 +358,11 @@ def host_key(host: bytes) -> bytes:
     """A Host value as routes are keyed: lower case, without port or trailing dot."""
     name = host.lower()
     return name.partition(b"]")[0] + b"]" if name.startswith(b"[") else name.partition(b":")[0].rstrip(b".")
+
+
+def _remember(known: dict[_Key, _Found], key: _Key, found: _Found, most: int) -> None:
+    """Keep what was found for a key. Emptied when full: that costs finding all again, now and then, and needs no order
+    in which they came."""
+    if len(known) >= most:
+        known.clear()
+    known[key] = found
