@@ -409,11 +409,11 @@ class Downstream:
         site = self.site
         if head_bytes.startswith(b"P"):
             apart = None
-            found = site.fast_body_request(head_bytes)
+            found = site.clean_body_request(head_bytes)
             if found is None:
                 apart = site.set_apart(head_bytes)
-                found = site.fast_body_request(apart.clean) if apart is not None else None
-            if found is not None and RequestFraming.accepts_head(head_bytes, True):
+                found = site.clean_body_request(apart.clean) if apart is not None else None
+            if found is not None:
                 self.keep_alive = found.keep_alive
                 return fast_body_exchange(self, head_bytes, found, apart)
         head = check_request_head(head_bytes, site.limits)

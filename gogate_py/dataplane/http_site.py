@@ -24,6 +24,7 @@ from gogate_py.snapshot import HeadRules, HttpRoute, Limits, Snapshot
 from gogate_py.telemetry.histogram import Histogram
 from gogate_py.telemetry.metrics import ROUTE_HISTOGRAMS
 from gogate_py.wire.fast_head import (
+    FastBodyRequest,
     FastRequest,
     make_fast_body_request,
     make_fast_request,
@@ -54,11 +55,12 @@ class HttpSite:
 
     # Slots: an object of more than 30 attributes loses the interpreter's fast way to them.
     __slots__ = (
-        "_budgets", "_checked_heads", "_clean_heads", "_compiled", "_host_keys", "_id_prefix", "_ids", "_known_trust",
-        "_trusted", "caches", "clients", "counts", "decisions", "drain_idle", "draining", "fast_body_request",
-        "fast_request", "fast_response", "framing", "idle_timeout", "in_flight", "leaving", "limits", "local_reasons",
-        "log_sample", "log_timers", "max_in_flight", "memory", "min_body_rate", "other_durations", "plane",
-        "request_header_timeout", "set_apart", "slow", "trailers", "unrouted_codes", "unrouted_durations", "watcher",
+        "_budgets", "_checked_heads", "_clean_body_heads", "_clean_heads", "_compiled", "_host_keys", "_id_prefix",
+        "_ids", "_known_trust", "_trusted", "caches", "clients", "counts", "decisions", "drain_idle", "draining",
+        "fast_body_request", "fast_request", "fast_response", "framing", "idle_timeout", "in_flight", "leaving",
+        "limits", "local_reasons", "log_sample", "log_timers", "max_in_flight", "memory", "min_body_rate",
+        "other_durations", "plane", "request_header_timeout", "set_apart", "slow", "trailers", "unrouted_codes",
+        "unrouted_durations", "watcher",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, incarnation: int) -> None:
@@ -108,6 +110,7 @@ class HttpSite:
         self._ids = 0
         self._host_keys: dict[bytes, bytes] = {}
         self._clean_heads: dict[bytes, FastRequest] = {}
+        self._clean_body_heads: dict[bytes, FastBodyRequest] = {}
         self._checked_heads: dict[bytes, RequestHead] = {}
         self.decisions = Decisions(self)
 
@@ -180,6 +183,7 @@ class HttpSite:
         self.trailers = frozenset(name.encode() for name in rules.forward_trailers) - self.limits.identity
         self.fast_request = make_fast_request(self.limits)
         self._clean_heads = {}
+        self._clean_body_heads = {}
         self._checked_heads = {}
         self.fast_body_request = make_fast_body_request(self.limits)
         self.set_apart = make_set_apart(self.limits)
@@ -196,6 +200,18 @@ class HttpSite:
                 return None
             if len(data) <= _LARGEST_KNOWN:
                 _remember(known, data, found, _KNOWN_HEADS)
+        return found
+
+    def clean_body_request(self, head: bytes) -> FastBodyRequest | None:
+        """The same of a head that announces a body of a known length, with nothing behind it."""
+        known = self._clean_body_heads
+        found = known.get(head)
+        if found is None:
+            found = self.fast_body_request(head)
+            if found is None or not RequestFraming.accepts_head(head, True):
+                return None
+            if len(head) <= _LARGEST_KNOWN:
+                _remember(known, head, found, _KNOWN_HEADS)
         return found
 
     def checked_request(self, head: bytes) -> RequestHead:

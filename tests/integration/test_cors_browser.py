@@ -196,8 +196,14 @@ def _visit(gateway: Gateway, backend: Backend, origin: str) -> Seen:
     backend.asked.clear()
     lines = len(gateway.access)
     verdicts = browse(f"{origin}/")
-    gateway.get("/api/last")
-    wait_for(lambda: any(line["path"] == "/api/last" for line in gateway.access[lines:]), what="the access lines")
+
+    def every_worker_has_written() -> bool:
+        """Each writes its lines in order: what came behind the page's requests was written after them."""
+        gateway.get("/api/last")
+        ids = [line["request_id"] for line in gateway.access[lines:] if line["path"] == "/api/last"]
+        return len({request_id[:2] for request_id in ids}) == len(gateway.pids())
+
+    wait_for(every_worker_has_written, what="the access lines")
     return Seen(verdicts, list(backend.asked), gateway.access[lines:], origin)
 
 
