@@ -126,10 +126,12 @@ _RESPONSE_FIELDS: Final = _fields_except(
     b": ",
 )
 
-# Segments that begin with neither "/" nor "." and a path without "%" and ";" need no normalising.
+# Segments that begin with neither "/" nor "." and a path without ";" need no normalising, and of escapes the blank and
+# what is not ASCII, in upper case.
 _SEGMENT_START: Final = PATH_CHARACTERS.replace(b"$-;", rb"$&-\-0-:")
 _SEGMENT: Final = _SEGMENT_START + b"."
-_PATH: Final = b"/(?:[%b][%b]*+/?+)%b" % (_SEGMENT_START, _SEGMENT, STAR)
+_ESCAPE: Final = b"%(?:20|[89A-F][0-9A-F])"
+_PATH: Final = b"/(?:(?:[%b]|%b)[%b]*+/?+)%b" % (_SEGMENT_START, _ESCAPE, _SEGMENT, STAR)
 
 # What a proxy in front adds, each from the LF of the line before to its own CR.
 _CLAIMS: Final = b"%b[a-z0-9\\-]{1,%d}+|%b" % (
