@@ -80,7 +80,7 @@ class AnswerRelay(ExchangeState):
             self._answer_held = out
         else:
             downstream.write(out)
-        downstream.deadline = self.started + BODY_CHECK
+            downstream.deadline = monotonic() + BODY_CHECK
 
     def _edited(self, head: ResponseHead, body: bool) -> None:
         """Let the route's cache look at an answer, and its filters change it."""
@@ -148,6 +148,7 @@ class AnswerRelay(ExchangeState):
     def chunk_anew(self) -> None:
         """The head that was passed on said that the body is chunked; its payload is to be written as such."""
         self._chunked = True
+        self.downstream.deadline = monotonic() + BODY_CHECK
 
     def flush_answer(self) -> None:
         """What waited for more of the answer goes out."""

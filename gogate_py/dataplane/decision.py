@@ -148,8 +148,7 @@ class WatchedExchange(Exchange):
     def id(self) -> bytes:
         """What its record is found by: its request id, unless the client chose that."""
         if not self.record_id:
-            chosen = self.checked is not None and self.checked.request_id
-            self.record_id = self.site.request_id() if chosen else self.request_id
+            self.record_id = self.site.request_id() if self.id_claimed else self.request_id
         return self.record_id
 
     # --- the way down

@@ -44,7 +44,9 @@ def check(exchange: Exchange, now: float) -> float:
         return INFINITE
     watch = exchange.watch
     if watch is None:
-        watch = exchange.watch = BodyWatch(exchange.started)
+        # What is looked at for the first time when its answer has begun, a second ago, is not judged by the time that
+        # the backend took for it.
+        watch = exchange.watch = BodyWatch(now - BODY_CHECK if exchange.head_out else exchange.started)
     watch.look(now)
     if exchange.body_open:
         _check_request_body(exchange, watch, now, timeouts)

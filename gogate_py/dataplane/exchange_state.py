@@ -46,6 +46,7 @@ class ExchangeState:
     host: bytes
     client: str
     request_id: bytes
+    id_claimed = False  # it came with the request
     started: float
     raw_head: bytes  # for what is rarely asked (Accept of a local answer)
     outbound = b""  # the head as it goes to the backend; b"" until it is made of the two below

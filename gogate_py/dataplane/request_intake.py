@@ -109,7 +109,12 @@ def _make_forward_lines(downstream: Downstream, host: bytes) -> None:
 def _claimed(downstream: Downstream, exchange: Exchange, apart: Apart, host: bytes) -> tuple[bytes, bytes]:
     """Take over what a proxy in front says of the request, as far as it is believed; → the lines for the backend, the
     name of the id's line at their end, and the id."""
-    rid = exchange.request_id = apart.request_id() or exchange.request_id
+    rid = apart.request_id()
+    if rid:
+        exchange.request_id = rid
+        exchange.id_claimed = True
+    else:
+        rid = exchange.request_id
     if not downstream.trusted:
         return downstream.forward_lines, rid
     peer, forwarded = downstream.client, apart.forwarded()
@@ -138,6 +143,7 @@ def checked_exchange(
     exchange.raw_head = head_bytes
     exchange.started = monotonic()
     exchange.request_id = rid = head.request_id or site.request_id()
+    exchange.id_claimed = bool(head.request_id)
     exchange.fast_answer = bool(head.minor) and head.method != b"HEAD"
     peer = downstream.client
     exchange.client = client

@@ -42,8 +42,10 @@ CLOSED: Final = 6
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 MAX_INTERIM: Final = 8
-#: Heads that were taken apart are remembered up to this size: every kept connection may have one.
+#: Heads that were taken apart are remembered up to this size and number of fields: every kept connection may have one,
+#: of some 5 KB.
 LARGEST_KNOWN: Final = 1024
+MOST_KNOWN_FIELDS: Final = 32
 #: How long a closed connection may take to deliver what was written to it, seconds.
 FLUSH: Final = 5.0
 
@@ -323,7 +325,7 @@ class Upstream:
         known = self._checked_head
         if known is None or data != self._checked_bytes or limits is not self._checked_by:
             known = check_response_head(data, limits)
-            if len(data) > LARGEST_KNOWN:
+            if len(data) > LARGEST_KNOWN or len(known.fields) > MOST_KNOWN_FIELDS:
                 return known
             self._checked_bytes, self._checked_by, self._checked_head = data, limits, known
         return known.copy()
@@ -386,7 +388,7 @@ class Upstream:
             return
         self._keep = head.keep_alive
         if not has_body(exchange.method, head):
-            exchange.head(head, body=False)
+            exchange.head(head, body=False, more=True)
             self.received += len(data)
             self._finish(exchange, keep=head.keep_alive and not data)
             return

@@ -9,12 +9,14 @@ the lines are dropped and counted, never waited for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from gogate_py.clock import monotonic, wall
 from gogate_py.telemetry.access_line import ConnectionEnd, RequestEnd, connection_lines, request_lines
 
 FLUSH_ENDS: Final = 512
+
+End = TypeVar("End", RequestEnd, ConnectionEnd)
 
 
 class AccessLog:
@@ -56,7 +58,21 @@ class AccessLog:
             return
         self._requests, self._connections = [], []
         zero = wall() - monotonic()
-        lines = request_lines(requests, zero, self._format) + connection_lines(connections, zero, self._format)
-        count = len(requests) + len(connections)
-        if not self._deliver(lines, count):
+        lines = self._made(request_lines, requests, zero) + self._made(connection_lines, connections, zero)
+        data = b"".join(lines)
+        count = data.count(b"\n")
+        if not self._deliver(data, count):
             self.dropped += count
+
+    def _made(self, make: Callable[[list[End], float, str], bytes], ends: list[End], zero: float) -> list[bytes]:
+        """The lines of all ends; one that cannot be written takes none of the others with it."""
+        try:
+            return [make(ends, zero, self._format)]
+        except Exception:
+            made = []
+            for end in ends:
+                try:
+                    made.append(make([end], zero, self._format))
+                except Exception:
+                    self.dropped += 1
+            return made

@@ -149,7 +149,7 @@ _LENGTH: Final = rb"[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,17}+)\r\n"
 _RESPONSE_FRAMING: Final = (
     rb"(?:[Cc]ontent-[Ll]ength: ([0-9]{1,18})|[Tt]ransfer-[Ee]ncoding: chunked)"
 )  # fmt: skip
-_event_stream: Final = re.compile(rb"(?i:\ncontent-type: text/event-stream)").search
+_event_stream: Final = re.compile(rb"(?i:\ncontent-type:[ \t]*+text/event-stream)").search
 # What may be cut from a response, as long as it is in one place: Node, for one, sends both of the first two in a row.
 _RESPONSE_CUT: Final = rb"(?:%b|[Kk]eep-[Aa]live:%b*+\r\n|(?i:x-request-id):%b*+\r\n)%b" % (
     _KEEP_ALIVE, VALUE, VALUE, PLUS)  # fmt: skip

@@ -154,6 +154,23 @@ def test_an_id_that_the_client_chose_is_not_the_records() -> None:
     run(main())
 
 
+def test_an_id_that_the_client_chose_is_nobodys_record() -> None:
+    """Nor is it of a request that is recorded by chance, whichever way its head went: two records never have one id."""
+
+    async def main() -> None:
+        async with bed_of(StubUpstream(), rules=Decisions(keep=9, sample=1.0)) as bed:
+            client = await bed.client()
+            for _ in range(2):
+                for fields in ("X-Request-ID: mine\r\n", "X-Request-ID: mine\r\nTE: trailers\r\n"):
+                    assert (await client.get(fields=fields)).fields["x-request-id"] == "mine"
+            await bed.logged(4)
+            ids = {one.id for one in bed.site.decisions.newest(1000, "", 0)}
+            assert len(ids) == 4
+            assert "mine" not in ids
+
+    run(main())
+
+
 def test_a_sample_and_its_size() -> None:
     """trace.sample: a share of all requests, also of those whose heads are forwarded as slices; the last ``keep``."""
 

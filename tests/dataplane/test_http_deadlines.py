@@ -250,12 +250,14 @@ def test_backend_that_does_not_read_the_body() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_response_body_idle(stream: bool) -> None:
+@pytest.mark.parametrize(
+    "fields", [b"", b"Content-Type: text/event-stream\r\n", b"content-type: \tText/Event-Stream\r\n"]
+)
+def test_response_body_idle(fields: bytes) -> None:
     """A backend silent inside its answer for timeouts.bodyIdle is cut and blamed; an event stream may be silent."""
 
     async def main() -> None:
-        fields = b"Content-Type: text/event-stream\r\n" if stream else b""
+        stream = bool(fields)
 
         async def play(talk: Talk) -> None:
             await talk.head()
@@ -273,6 +275,42 @@ def test_response_body_idle(stream: bool) -> None:
                 data = await client.until_eof()
                 assert not data.endswith(b"0\r\n\r\n")
                 assert not bed.live().breaker.closed()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 20000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1312D00\r\n"]
+)
+@pytest.mark.parametrize("clean", [False, True])
+def test_an_answer_is_not_judged_by_the_time_its_backend_took(framing: bytes, clean: bool) -> None:
+    """A client has just been given the beginning of an answer that took ten seconds: it is not slow yet."""
+
+    async def main() -> None:
+        thought = asyncio.Event()
+
+        async def play(talk: Talk) -> None:
+            await talk.head()
+            await thought.wait()
+            unclean = b"" if clean else b"Connection: x\r\n"
+            await talk.send(b"HTTP/1.1 200 OK\r\n" + unclean + framing + bytes(8_000_000))
+            await talk.ends()
+
+        async with bed_of(StubUpstream(play), send_buffer=8192) as bed:
+            client = await bed.client(limit=1024, receive_buffer=4096)
+            await client.send(GET)
+            await until(lambda: bed.site.in_flight == 1)
+            (downstream,) = bed.site.clients
+            exchange = downstream.exchange
+            assert exchange is not None
+            exchange.started -= 10
+            exchange.head_sent_at -= 10
+            thought.set()
+            await until(lambda: downstream.backlog()[0] > 0)
+            bed.pass_time(3, step=0.25)
+            assert bed.site.in_flight == 1
+            bed.pass_time(8, step=0.25)
+            assert bed.site.in_flight == 0
 
     run(main())
 

@@ -244,6 +244,7 @@ COMPLETE = {
     "body behind its head": [b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n", b"oh no"],
     "chunked": [b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\noh no\r\n0\r\n\r\n"],
     "no body": [answer(b"", "500 No")],
+    "no body, edited": [answer(b"", "500 No", b"Connection: x\r\nX: 1\r\n")],
 }
 
 

@@ -151,6 +151,18 @@ def test_a_log_delivers_in_batches_and_counts_what_was_not_taken() -> None:
     assert access.dropped == 1
 
 
+def test_an_end_that_cannot_be_written_takes_no_other_with_it() -> None:
+    """It is counted as dropped; the request at whose end the batch was made goes on."""
+    batches: list[tuple[bytes, int]] = []
+    access = AccessLog(lambda lines, count: not batches.append((lines, count)))
+    for name in ("good", "\ud800", "good"):
+        access.connection_over((monotonic(), "l", name, "p", "b", "c", 1, 2, 0.5, "ok", "0.1.1", ""))
+    access.flush()
+    ((lines, count),) = batches
+    assert (lines.count(b'"route":"good"'), lines.count(b"\n"), count) == (2, 2, 2)
+    assert access.dropped == 1
+
+
 class TestLogWriter:
     """The thread that writes lines to their target."""
 
