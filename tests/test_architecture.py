@@ -96,7 +96,7 @@ def test_requests_do_not_wait_for_what_serves_no_request() -> None:
     """The supervisor starts its workers before it loads the web framework and the watcher of files, and never the data
     plane; the zygote is started before anything of the configuration is loaded."""
     heavy = ("starlette", "uvicorn", "prometheus_client", "watchdog", "gogate_py.dataplane.plane")
-    assert loaded_by("gogate_py.process.supervisor", (*heavy, "cryptography")) == "[]"
+    assert loaded_by("gogate_py.process.supervisor", (*heavy, "cryptography", "h11", "importlib.metadata")) == "[]"
     assert loaded_by("gogate_py.cli.run", (*heavy, "asyncio", "msgspec", "attr", "yaml", "gogate_py.config")) == "[]"
 
 

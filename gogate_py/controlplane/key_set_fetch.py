@@ -19,8 +19,6 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
-import h11
-
 from gogate_py import __version__
 from gogate_py.errors import GogateError
 from gogate_py.policy.credentials import check_jwks_url
@@ -92,6 +90,8 @@ class Fetcher:
     async def _get(
         self, host: str, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bytes:
+        import h11  # 10 ms: not before somebody is asked
+
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         request = h11.Request(
             method="GET",

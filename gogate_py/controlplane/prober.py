@@ -17,7 +17,6 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import h11
 from attrs import frozen
 
 from gogate_py import backend_tls
@@ -270,6 +269,8 @@ def _secure(target: Target) -> dict[str, Any]:
 
 async def _ask(target: Target, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
     """One GET; the status decides, the body is not waited for."""
+    import h11  # 10 ms: not before somebody is asked
+
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_ANSWER)
     host = "localhost" if target.address.is_unix else str(target.address)
     request = h11.Request(
