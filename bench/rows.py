@@ -52,6 +52,8 @@ ROWS = (
     Row("http-1", "GET, kept connection, 1 client", "http", (), 1),
     Row("http-64", "GET, 64 clients", "http", (), 64, quick=True),
     Row("http-256", "GET, 256 clients", "http", (), 256, quick=True),
+    Row("http-paths", "GET, another path each time, 64 clients", "http",
+        ("--path", "/path-{n}", "--variety", "100000"), 64),
     Row("http-chunked", "GET, chunked answer, 64 clients", "http", ("--chunked",), 64),
     Row("http-behind", "GET, behind another proxy, 64 clients", "http", ("--field", _BEHIND, "--variety", "250"), 64),
     Row("http-close", "GET, connection per request", "http", ("--close",), 64, quick=True),
