@@ -90,11 +90,17 @@ class Offered:
             both._note(one.last_asked, one.last_answer, 0, 0)
         return both
 
-    def check(self, allowed: Callable[[float], float], times: int = 10) -> None:
-        """Admitted within 1 % (and 1) of what is allowed in the seconds that passed, and so many times that offered."""
+    def check(self, allowed: Callable[[float], float], gateway: Gateway, times: int = 10) -> None:
+        """Admitted within 1 % (and 1) of what is allowed in the seconds that passed, and so many times that offered. A
+        worker that finds the lock busy, because its holder has lost the CPU, decides alone and counts that: where the
+        machine is overloaded each such decision may be one too many."""
         least = allowed(self.last_asked - self.first_answer)
         most = allowed(self.last_answer - self.first_asked)
-        assert least * 0.99 - 1 <= self.admitted <= most * 1.01 + 1
+        assert least * 0.99 - 1 <= self.admitted
+        wait_for(
+            lambda: self.admitted <= most * 1.01 + 1 + gateway.metric("gogate_arena_contention_total"),
+            what=lambda: f"{self.admitted} admitted to be no more than {most}",
+        )
         assert self.admitted + self.refused >= times * most
 
 
@@ -120,7 +126,7 @@ def test_rate_limit_is_exact_over_all_workers(workers: int) -> None:
     with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=LIMIT)) as gateway:
         offered = Offered()
         in_threads(6, lambda _: offered.http(gateway.address("http:default")))
-        offered.check(bucket(100, 50))
+        offered.check(bucket(100, 50), gateway)
         assert backend.requests == offered.admitted
         wait_for(lambda: gateway.metric("gogate_rate_limit_rejected_total") == offered.refused, what="the counts")
         assert re.search(rb"\r\nRetry-After: 1\r\n", offered.refusal)
@@ -137,7 +143,7 @@ def test_each_key_has_an_exact_limit_of_its_own(workers: int) -> None:
         tenants = [Offered(f"X-Tenant: {name}") for name in ("a", "b", "c")]
         in_threads(6, lambda number: tenants[number % 3].http(gateway.address("http:default")))
         for offered in tenants:
-            offered.check(bucket(30, 15))
+            offered.check(bucket(30, 15), gateway)
         assert backend.requests == sum(offered.admitted for offered in tenants)
 
 
@@ -148,7 +154,7 @@ def test_sliding_window_is_exact_over_all_workers(workers: int) -> None:
     with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
         offered = Offered(seconds=WINDOWS)
         in_threads(6, lambda _: offered.http(gateway.address("http:default")))
-        offered.check(lambda seconds: 100 * max(1.0, seconds))
+        offered.check(lambda seconds: 100 * max(1.0, seconds), gateway)
         assert backend.requests == offered.admitted
 
 
@@ -159,7 +165,7 @@ def test_fixed_window_is_exact_over_all_workers(workers: int) -> None:
     with HttpBackend() as backend, Gateway(http_gateway(backend.address, workers=workers, rateLimit=limit)) as gateway:
         offered = Offered(seconds=WINDOWS)
         in_threads(6, lambda _: offered.http(gateway.address("http:default")))
-        offered.check(lambda seconds: 100 * math.ceil(seconds), times=8)
+        offered.check(lambda seconds: 100 * math.ceil(seconds), gateway, times=8)
         assert backend.requests == offered.admitted
 
 
@@ -177,7 +183,7 @@ def test_limit_of_a_tcp_route_is_exact_over_all_workers(workers: int) -> None:
         with Gateway(config) as gateway:
             offered = Offered()
             in_threads(6, lambda _: offered.tcp(gateway.address("tcp:echo")))
-            offered.check(bucket(20, 10))
+            offered.check(bucket(20, 10), gateway)
             refused = {"listener": "echo", "reason": "rate_limited"}
             wait_for(lambda: gateway.metric("gogate_connections_refused_total", **refused) == offered.refused)
 
@@ -197,7 +203,7 @@ def test_limit_of_a_route_comes_on_top_of_the_servers(workers: int) -> None:
             small, rest = Offered(path="/small"), Offered()
             in_threads(6, lambda number: (small, rest)[number % 2].http(gateway.address("http:default")))
             assert small.admitted <= 1 + 1.01 * (10 + 20 * (small.last_answer - small.first_asked))
-            (small + rest).check(bucket(100, 50))
+            (small + rest).check(bucket(100, 50), gateway)
             assert backend.requests == small.admitted + rest.admitted
 
 
@@ -221,7 +227,7 @@ def test_both_layers_share_the_bucket(workers: int) -> None:
                     offered.http(gateway.address("http:default"))
 
             in_threads(6, ask)
-            offered.check(bucket(60, 30))
+            offered.check(bucket(60, 30), gateway)
             assert 0 < backend.requests < offered.admitted
             wait_for(lambda: gateway.metric("gogate_rate_limit_rejected_total") == offered.refused, what="the counts")
 
