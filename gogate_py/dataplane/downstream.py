@@ -185,7 +185,8 @@ class Downstream:
                 if self._closing:
                     return
                 if not (self._buffer or self._discard or self.write_paused):
-                    if self._behind and self._set_apart(data):
+                    behind = self._behind
+                    if behind and self._set_apart(data):
                         return
                     site = self.site
                     fast_request = site.fast_request
@@ -198,7 +199,7 @@ class Downstream:
                         self.exchange = exchange = fast_exchange(self, data, found)
                         exchange.start()
                         return
-                    if self._set_apart(data):
+                    if not behind and self._set_apart(data):
                         return
                 self._collect(data)
             elif self._tunnel is not None:
@@ -328,6 +329,8 @@ class Downstream:
     def _set_apart(self, data: bytes) -> bool:
         """Serve one complete head that is clean without the lines of a proxy in front; False when it is something
         else."""
+        if data.startswith(b"P"):  # a body is announced, most likely: see _checked
+            return False
         site = self.site
         apart = site.set_apart(data) if data.find(b"\r\n\r\n") == len(data) - 4 else None
         found = site.clean_request(apart.clean) if apart is not None else None

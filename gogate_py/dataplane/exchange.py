@@ -239,7 +239,7 @@ class Exchange(Attempts):
         if checked is None:
             if transform is not None and transform.edits is None and self._forwarded is None and self._withheld is None:
                 return self._rewrite(transform)
-            checked = self.checked = self.site.checked_request(self.raw_head)
+            checked = self.checked = self.site.checked_request(self.clean_head or self.raw_head)
             if not self.backend_lines:
                 self.backend_lines = self.downstream.forward_lines + self.request_id + b"\r\n" + self.trace_line
             self.outbound = b""

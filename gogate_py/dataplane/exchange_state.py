@@ -49,6 +49,7 @@ class ExchangeState:
     id_claimed = False  # it came with the request
     started: float
     raw_head: bytes  # for what is rarely asked (Accept of a local answer)
+    clean_head = b""  # the same without the lines of a proxy in front, where it had some
     outbound = b""  # the head as it goes to the backend; b"" until it is made of the two below
     checked: RequestHead | None = None
     backend_lines = b""

@@ -15,6 +15,7 @@ from gogate_py.dataplane.deadlines import INFINITE
 from gogate_py.dataplane.decisions import Decisions
 from gogate_py.dataplane.downstream import LEAVE_IDLE, Downstream
 from gogate_py.dataplane.live_route import LiveRoute, RouteCounts
+from gogate_py.dataplane.upstream import LARGEST_KNOWN, MOST_KNOWN_FIELDS
 from gogate_py.errors import Failure
 from gogate_py.middleware.pipeline import compile_pipeline
 from gogate_py.middleware.response_cache import ResponseCache
@@ -45,8 +46,6 @@ _CACHED_NAMES: Final = 1024
 #: Heads that are remembered: 512 without a body, as many with one, as many taken apart, of at most 1 KiB and 32 fields.
 #: A client that brings others all the time makes that 4 MB.
 _KNOWN_HEADS: Final = 512
-_LARGEST_KNOWN: Final = 1024
-_MOST_KNOWN_FIELDS: Final = 32
 
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
@@ -200,7 +199,7 @@ class HttpSite:
             found = self.fast_request(data)
             if found is None or not self.framing.agrees_one_message(data, found[6] is not None):
                 return None
-            if len(data) <= _LARGEST_KNOWN:
+            if len(data) <= LARGEST_KNOWN:
                 _remember(known, data, found, _KNOWN_HEADS)
         return found
 
@@ -212,7 +211,7 @@ class HttpSite:
             found = self.fast_body_request(head)
             if found is None or not RequestFraming.accepts_head(head, True):
                 return None
-            if len(head) <= _LARGEST_KNOWN:
+            if len(head) <= LARGEST_KNOWN:
                 _remember(known, head, found, _KNOWN_HEADS)
         return found
 
@@ -222,7 +221,7 @@ class HttpSite:
         found = known.get(head)
         if found is None:
             found = check_request_head(head, self.limits)
-            if len(head) <= _LARGEST_KNOWN and len(found.fields) <= _MOST_KNOWN_FIELDS:
+            if len(head) <= LARGEST_KNOWN and len(found.fields) <= MOST_KNOWN_FIELDS:
                 _remember(known, head, found, _KNOWN_HEADS)
         return found.copy()
 

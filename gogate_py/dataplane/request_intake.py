@@ -48,7 +48,7 @@ def fast_exchange(
         _make_forward_lines(downstream, host)
     lines = downstream.forward_lines
     if apart is not None:
-        head = apart.clean
+        head = exchange.clean_head = apart.clean
         lines, rid = _claimed(downstream, exchange, apart, host)
     if cut is None:
         exchange.outbound = b"".join((head[:-2], lines, rid, behind))
@@ -83,7 +83,7 @@ def fast_body_exchange(
         _make_forward_lines(downstream, found.host)
     lines = downstream.forward_lines
     if apart is not None:
-        head = apart.clean
+        head = exchange.clean_head = apart.clean
         lines, rid = _claimed(downstream, exchange, apart, found.host)
     exchange.outbound = b"".join((head[:start], head[end:-2], lines, rid, behind))
     if downstream.secured is not None:

@@ -42,8 +42,8 @@ CLOSED: Final = 6
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 MAX_INTERIM: Final = 8
-#: Heads that were taken apart are remembered up to this size and number of fields: every kept connection may have one,
-#: of some 5 KB.
+#: Heads are remembered up to this size, and, where they were taken apart, this number of fields: every kept connection
+#: may have one of some 5 KB, and http_site has those of requests.
 LARGEST_KNOWN: Final = 1024
 MOST_KNOWN_FIELDS: Final = 32
 #: How long a closed connection may take to deliver what was written to it, seconds.

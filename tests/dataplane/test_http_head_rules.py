@@ -7,8 +7,9 @@ import pytest
 from doubles.http_plane import HttpPlane, run
 from doubles.stub_upstream import StubUpstream, answer, answering
 
-from gogate_py.dataplane.http_site import _KNOWN_HEADS, _LARGEST_KNOWN
-from gogate_py.snapshot import HeadRules
+from gogate_py.dataplane.http_site import _KNOWN_HEADS
+from gogate_py.dataplane.upstream import LARGEST_KNOWN
+from gogate_py.snapshot import FieldEdits, HeadRules
 
 
 @pytest.mark.parametrize(
@@ -131,10 +132,27 @@ def test_heads_that_are_known_are_checked_anew_by_new_rules() -> None:
             for number in range(_KNOWN_HEADS + 5):
                 assert (await client.get(f"/{number}", f"X-A: {'a' * (number % 3 * 600)}\r\n")).status == 200
             assert 0 < len(known) <= _KNOWN_HEADS
-            assert max(map(len, known)) <= _LARGEST_KNOWN
+            assert max(map(len, known)) <= LARGEST_KNOWN
             bed.limits = msgspec.structs.replace(bed.limits, request_line=16)
             await bed.apply()
             for request in (b"GET /known HTTP/1.1\r\nHost: a.test\r\n\r\n", posted):
                 assert (await bed.exchange(request)).status == 414
+
+    run(main())
+
+
+def test_a_proxys_lines_do_not_keep_its_heads_from_being_known() -> None:
+    """What differs from client to client is taken out first, also where a route changes fields."""
+
+    async def main() -> None:
+        routes = ({"request_fields": FieldEdits(set=(("X-Set", "{client_ip}"),))},)
+        async with HttpPlane(backend := StubUpstream(), routes=routes, trusted=("127.0.0.0/8",)) as bed:
+            client = await bed.client()
+            for number in range(1, 4):
+                assert (await client.get("/", f"X-Forwarded-For: 192.0.2.{number}\r\n")).status == 200
+            assert len(bed.plane.http._checked_heads) == 1
+            for number in range(1, 4):
+                assert backend.received.count(b"X-Set: 192.0.2.%d\r\n" % number) == 1
+                assert backend.received.count(b"X-Real-IP: 192.0.2.%d\r\n" % number) == 1
 
     run(main())

@@ -642,14 +642,19 @@ def test_head_of_a_local_answer() -> None:
         },
     ],
 )
-def test_fast_and_slow_heads_are_changed_alike(rules: dict[str, Any]) -> None:
+@pytest.mark.parametrize("claims", [b"", b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Port: 443\r\n"])
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.0/8",)])
+def test_fast_and_slow_heads_are_changed_alike(
+    rules: dict[str, Any], claims: bytes, trusted: tuple[str, ...]
+) -> None:
     """Whether a head came whole or in pieces, for the first time or again, the backend gets the same."""
 
     async def main() -> None:
-        async with HttpPlane(backend := StubUpstream(), routes=(rules,)) as bed:
+        async with HttpPlane(backend := StubUpstream(), routes=(rules,), trusted=trusted) as bed:
             head = (
                 b"GET /api/users/7?a=1&key=k1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: t\r\nX-API-Key: k1\r\n"
-                b"x-debug: 1\r\nX-Consumer: forged\r\nAccept: */*\r\nVia: other\r\n\r\n"
+                + claims
+                + b"x-debug: 1\r\nX-Consumer: forged\r\nAccept: */*\r\nVia: other\r\n\r\n"
             )
             for _ in range(2):
                 client = await bed.client()
